@@ -1,0 +1,270 @@
+//! The producer: a record goes in with a permit, its delivery report comes out.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::oneshot;
+
+use crate::{ClientError, Config, Offset, Partition, Permit, Window};
+
+/// Which of the two topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stream {
+    /// Normalised events.
+    Events,
+    /// Rejected payloads.
+    DeadLetters,
+}
+
+impl Stream {
+    /// Short name, as in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::DeadLetters => "dead_letters",
+        }
+    }
+}
+
+/// Sends records. Cheap to clone; all clones are one producer.
+#[derive(Clone)]
+pub struct Producer {
+    client: Arc<ThreadedProducer<Reports>>,
+    window: Window,
+    events_topic: Arc<str>,
+    dead_letters_topic: Arc<str>,
+}
+
+impl Producer {
+    /// Makes the producer. Kafka need not answer yet.
+    ///
+    /// # Errors
+    /// Where the settings make no client.
+    pub fn new(config: &Config) -> Result<Self, ClientError> {
+        // Our window is the limit. librdkafka's own queue is twice as large, so that it never is.
+        let queue_messages = u64::from(config.in_flight_messages_max) * 2;
+        let queue_kbytes = (u64::from(config.in_flight_bytes_max) * 2 / 1024).min(2_097_151);
+        let client = config
+            .client()
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("delivery.timeout.ms", config.delivery_timeout_ms.to_string())
+            .set("linger.ms", config.linger_ms.to_string())
+            .set("batch.num.messages", "10000")
+            .set("queue.buffering.max.messages", queue_messages.to_string())
+            .set("queue.buffering.max.kbytes", queue_kbytes.to_string())
+            .set(
+                "compression.type",
+                match config.compression {
+                    crate::Compression::None => "none",
+                    crate::Compression::Lz4 => "lz4",
+                },
+            )
+            // The partitioner of every JVM client: other producers and readers find a device in the same partition.
+            .set("partitioner", "murmur2_random")
+            .create_with_context(Reports)
+            .map_err(|source| config.client_error(source))?;
+        Ok(Self {
+            client: Arc::new(client),
+            window: Window::new(config.in_flight_messages_max, config.in_flight_bytes_max),
+            events_topic: config.events_topic.as_str().into(),
+            dead_letters_topic: config.dead_letters_topic.as_str().into(),
+        })
+    }
+
+    /// The window from which a permit is taken for each record.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Hands a record to Kafka. Records of one key are stored in the order of these calls.
+    ///
+    /// # Errors
+    /// Where the record cannot even be queued: it is too large for the topic, or the client is broken.
+    pub fn send(
+        &self,
+        permit: Permit,
+        stream: Stream,
+        key: &str,
+        payload: &[u8],
+    ) -> Result<Delivery, SendError> {
+        let topic = match stream {
+            Stream::Events => &*self.events_topic,
+            Stream::DeadLetters => &*self.dead_letters_topic,
+        };
+        let (resolve, delivery) = oneshot::channel();
+        let flight = Box::new(Flight {
+            stream,
+            resolve,
+            sent_at: Instant::now(),
+            _permit: permit,
+        });
+        let record = BaseRecord::with_opaque_to(topic, flight)
+            .key(key)
+            .payload(payload);
+        match self.client.send(record) {
+            Ok(()) => Ok(Delivery(delivery)),
+            Err((source, _record)) => {
+                metrics::counter!("fleetpulse_bus_send_failures_total", "stream" => stream.name())
+                    .increment(1);
+                Err(SendError {
+                    topic: topic.to_owned(),
+                    source,
+                })
+            }
+        }
+    }
+
+    /// Waits until nothing waits for a delivery report, at most `timeout`. Blocks the thread.
+    pub fn flush(&self, timeout: Duration) -> Flushed {
+        match self.client.flush(timeout) {
+            Ok(()) => Flushed::All,
+            Err(_) => Flushed::Left {
+                messages: self.window.in_use().0,
+            },
+        }
+    }
+
+    /// Whether Kafka answers for both topics. Blocks the thread, at most twice `timeout`.
+    pub(crate) fn answers(&self, timeout: Duration) -> Result<(), KafkaError> {
+        for topic in [&*self.events_topic, &*self.dead_letters_topic] {
+            crate::topics::partitions(self.client.client(), topic, timeout)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("window", &self.window)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a flush ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    /// Every delivery was reported.
+    All,
+    /// Time ran out.
+    Left {
+        /// Records whose delivery was not reported.
+        messages: usize,
+    },
+}
+
+/// The record could not be queued.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot queue a record for topic {topic}")]
+pub struct SendError {
+    topic: String,
+    #[source]
+    source: KafkaError,
+}
+
+/// Resolves with the delivery report of one record. Dropping it changes nothing about the record.
+#[derive(Debug)]
+pub struct Delivery(oneshot::Receiver<Result<(Partition, Offset), DeliveryError>>);
+
+impl Delivery {
+    /// The report if it is there already.
+    pub fn try_report(&mut self) -> Option<Result<(Partition, Offset), DeliveryError>> {
+        match self.0.try_recv() {
+            Ok(report) => Some(report),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Err(DeliveryError::Abandoned)),
+        }
+    }
+}
+
+/// Cancel safe: the report is not lost by a dropped poll.
+impl Future for Delivery {
+    type Output = Result<(Partition, Offset), DeliveryError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(context)
+            .map(|report| report.unwrap_or(Err(DeliveryError::Abandoned)))
+    }
+}
+
+/// Kafka did not say that it holds the record. It may hold it all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeliveryError {
+    /// The deadline passed (`kafka.delivery_timeout_ms`).
+    #[error("kafka did not take the record before its deadline")]
+    Deadline,
+    /// Kafka refused it.
+    #[error("kafka refused the record: {0}")]
+    Refused(RDKafkaErrorCode),
+    /// The producer went away first.
+    #[error("the producer stopped before the record was delivered")]
+    Abandoned,
+}
+
+impl DeliveryError {
+    /// Short name, as in metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Refused(_) => "refused",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// What travels with a record through librdkafka.
+struct Flight {
+    stream: Stream,
+    resolve: oneshot::Sender<Result<(Partition, Offset), DeliveryError>>,
+    sent_at: Instant,
+    _permit: Permit,
+}
+
+/// Receives the delivery reports, on the producer's own thread.
+struct Reports;
+
+impl ClientContext for Reports {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka producer");
+    }
+}
+
+impl ProducerContext<NoCustomPartitioner> for Reports {
+    type DeliveryOpaque = Box<Flight>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, flight: Box<Flight>) {
+        let stream = flight.stream.name();
+        let report = match result {
+            Ok(message) => Ok((Partition(message.partition()), Offset(message.offset()))),
+            Err((error, _)) => Err(match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::MessageTimedOut) => DeliveryError::Deadline,
+                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) | None => {
+                    DeliveryError::Abandoned
+                }
+                Some(code) => DeliveryError::Refused(code),
+            }),
+        };
+        match &report {
+            Ok(_) => {
+                metrics::counter!("fleetpulse_bus_delivered_total", "stream" => stream).increment(1);
+                metrics::histogram!("fleetpulse_bus_delivery_seconds").record(flight.sent_at.elapsed());
+            }
+            Err(error) => {
+                metrics::counter!("fleetpulse_bus_delivery_failures_total", "stream" => stream, "reason" => error.reason())
+                    .increment(1);
+            }
+        }
+        // Nobody waits any more: the connection is gone; the record is counted all the same.
+        let _gone = flight.resolve.send(report);
+    }
+}

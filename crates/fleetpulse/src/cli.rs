@@ -1,0 +1,132 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Every PUBACK is a row: MQTT heartbeats of a fleet into Kafka and ClickHouse.
+///
+/// Settings come from the defaults, then a TOML file, then the environment (FLEETPULSE_SECTION_KEY, for example
+/// FLEETPULSE_KAFKA_BROKERS), then --set.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// The TOML file with the settings; `fleetpulse config example` prints one.
+    #[arg(long, global = true, value_name = "FILE", env = "FLEETPULSE_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// One setting, for example --set kafka.brokers=10.0.0.1:9092; may be repeated.
+    #[arg(long, global = true, value_name = "SECTION.KEY=VALUE")]
+    pub set: Vec<String>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take heartbeats in over MQTT and put them on Kafka.
+    Gateway,
+    /// Put what is on Kafka into ClickHouse.
+    Writer,
+    /// Migrate, then run gateway and writer in one process; for small fleets.
+    All,
+    /// Create the Kafka topics and bring the ClickHouse schema up to date.
+    Migrate,
+    /// Act as a fleet of devices.
+    Simulate(Simulate),
+    /// Look at the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Report every mistake in the settings; exit code 64 if there is one.
+    Check,
+    /// Print an example file with every setting, its meaning and its default.
+    Example,
+}
+
+/// How devices behave.
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// The gateway.
+    #[arg(long, default_value = "127.0.0.1:1883")]
+    pub mqtt: SocketAddr,
+    /// How many devices.
+    #[arg(long, default_value_t = 1_000)]
+    pub devices: u32,
+    /// Their names: this and a number.
+    #[arg(long, default_value = "device-")]
+    pub prefix: String,
+    /// Between two heartbeats of one device.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub interval: Duration,
+    /// Heartbeats per second of the whole fleet, instead of --interval.
+    #[arg(long, conflicts_with_all = ["interval", "saturate"])]
+    pub rate: Option<u32>,
+    /// As fast as acknowledgements come back, instead of --interval.
+    #[arg(long, conflicts_with = "interval")]
+    pub saturate: bool,
+    /// Unacknowledged heartbeats of one device at once.
+    #[arg(long, default_value_t = 1)]
+    pub in_flight: u16,
+    /// How long; until it is stopped if not given.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// New connections per second.
+    #[arg(long, default_value_t = 1_000)]
+    pub connect_rate: u32,
+    /// MQTT version.
+    #[arg(long, value_enum, default_value_t = Protocol::Both)]
+    pub protocol: Protocol,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Source addresses of the connections, for more than 28,000 to one address; may be repeated.
+    #[arg(long)]
+    pub source: Vec<std::net::IpAddr>,
+    /// Write what was acknowledged to this file: device id, tab, sequence number.
+    #[arg(long, value_name = "FILE")]
+    pub acknowledged: Option<PathBuf>,
+    /// Print JSON, one object a second and a last one with "final": true.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// MQTT version of simulated devices.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Protocol {
+    /// 3.1.1
+    V311,
+    /// 5.0
+    V5,
+    /// Half and half.
+    Both,
+}
+
+/// `10s`, `500ms`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text
+        .parse()
+        .map_err(|error| format!("{error}; write for example 10s or 500ms"))?;
+    Duration::try_from(span).map_err(|_| "may not be negative".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, duration};
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_carry_their_unit() {
+        assert_eq!(duration("1500ms"), Ok(std::time::Duration::from_millis(1500)));
+        assert!(duration("10").is_err() && duration("-1s").is_err());
+    }
+}

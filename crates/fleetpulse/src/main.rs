@@ -1,0 +1,56 @@
+//! fleetpulse: every PUBACK is a row.
+//!
+//! This binary only composes: it reads the settings, starts the roles that were asked for, and stops them in order on
+//! SIGTERM or Ctrl-C. What each role does stands in its own crate.
+
+mod cli;
+mod roles;
+mod settings;
+mod simulate;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, ConfigCommand};
+use settings::{Invalid, Settings};
+
+/// A setting is wrong (`EX_USAGE`).
+const EXIT_SETTINGS: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => match error.downcast_ref::<Invalid>() {
+            Some(invalid) => {
+                eprintln!("fleetpulse: {invalid}");
+                ExitCode::from(EXIT_SETTINGS)
+            }
+            None => {
+                eprintln!("fleetpulse: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let load = || Settings::load(cli.config.as_deref(), std::env::vars(), &cli.set);
+    match cli.command {
+        Command::Gateway => roles::run(load()?, &[roles::Role::Gateway]),
+        Command::Writer => roles::run(load()?, &[roles::Role::Writer]),
+        Command::All => roles::run(load()?, &[roles::Role::Gateway, roles::Role::Writer]),
+        Command::Migrate => roles::migrate(&load()?),
+        Command::Simulate(flags) => simulate::run(&flags),
+        Command::Config(ConfigCommand::Check) => {
+            load()?.validate(&settings::ALL_SECTIONS)?;
+            println!("the settings are valid");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config(ConfigCommand::Example) => {
+            print!("{}", settings::EXAMPLE);
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The roles of a process: started together, stopped in order.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use ops::Health;
+use ops::server::Operations;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::settings::{Section, Settings};
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Gateway,
+    Writer,
+}
+
+/// Runs roles until SIGTERM or Ctrl-C. The gateway stops first, so that a writer beside it can still store what it took.
+pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode> {
+    let mut sections = vec![Section::Log, Section::Kafka];
+    for role in roles {
+        match role {
+            Role::Gateway => sections.push(Section::Gateway),
+            Role::Writer => sections.extend([Section::Clickhouse, Section::Writer]),
+        }
+    }
+    settings.validate(&sections)?;
+    ops::log::install(&settings.log);
+    let metrics = ops::metrics::install()?;
+    let both = roles.len() > 1;
+    runtime()?.block_on(async move {
+        if both {
+            migrate_now(&settings).await?;
+        }
+        let stop = stop_on_signal()?;
+        let (stop_gateway, stop_writer) = (stop.child_token(), CancellationToken::new());
+        let stop_operations = CancellationToken::new();
+        let operations = TaskTracker::new();
+
+        let gateway = async {
+            if !roles.contains(&Role::Gateway) {
+                // Alone, the writer stops when it is asked to.
+                stop_gateway.cancelled().await;
+                return Ok(());
+            }
+            let health = Health::default();
+            let port =
+                Operations::bind(settings.gateway.operations_listen, "gateway.operations_listen").await?;
+            operations.spawn(port.serve(metrics.clone(), health.clone(), stop_operations.clone()));
+            gateway::run(
+                settings.gateway.clone(),
+                &settings.kafka,
+                &health,
+                stop_gateway.clone(),
+            )
+            .await?;
+            anyhow::Ok(())
+        };
+        let gateway = async {
+            let ended = gateway.await;
+            stop_writer.cancel();
+            ended
+        };
+        let writer = async {
+            if !roles.contains(&Role::Writer) {
+                return Ok(());
+            }
+            let health = Health::default();
+            let port =
+                Operations::bind(settings.writer.operations_listen, "writer.operations_listen").await?;
+            operations.spawn(port.serve(metrics.clone(), health.clone(), stop_operations.clone()));
+            let ended = writer::run(
+                settings.writer.clone(),
+                &settings.kafka,
+                &settings.clickhouse,
+                &health,
+                stop_writer.clone(),
+            );
+            ended.await?;
+            anyhow::Ok(())
+        };
+        let writer = async {
+            let ended = writer.await;
+            // A role that broke takes the process with it: its supervisor starts both again.
+            if roles.contains(&Role::Writer) {
+                stop.cancel();
+            }
+            ended
+        };
+        let (gateway, writer) = tokio::join!(gateway, writer);
+        stop_operations.cancel();
+        operations.close();
+        operations.wait().await;
+        gateway.context("the gateway ended")?;
+        writer.context("the writer ended")?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Creates the topics and brings the schema up to date.
+pub(crate) fn migrate(settings: &Settings) -> anyhow::Result<ExitCode> {
+    settings.validate(&[Section::Log, Section::Kafka, Section::Clickhouse])?;
+    ops::log::install(&settings.log);
+    runtime()?.block_on(migrate_now(settings))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate_now(settings: &Settings) -> anyhow::Result<()> {
+    for (topic, ensured) in bus::topics::ensure(&settings.kafka).await? {
+        tracing::info!(topic, ?ensured, "topic");
+    }
+    let applied = store::Store::new(&settings.clickhouse)?.migrate().await?;
+    for migration in &applied {
+        tracing::info!(
+            version = migration.version,
+            name = migration.name,
+            "migration applied"
+        );
+    }
+    tracing::info!(
+        database = settings.clickhouse.database,
+        applied = applied.len(),
+        "the schema is up to date"
+    );
+    Ok(())
+}
+
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+/// A token that SIGTERM or Ctrl-C cancels. The listening task ends with the runtime.
+pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            tracing::info!("stopping");
+            stop.cancel();
+        }
+    });
+    Ok(stop)
+}

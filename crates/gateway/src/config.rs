@@ -1,0 +1,101 @@
+//! Settings of section `gateway`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use ops::{Checks, Problem};
+use serde::{Deserialize, Serialize};
+
+/// How a gateway serves. Section `gateway`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where MQTT is spoken. Default `127.0.0.1:1883`.
+    pub mqtt_listen: SocketAddr,
+    /// Where metrics and health are served. Default `127.0.0.1:9464`.
+    pub operations_listen: SocketAddr,
+    /// Name of this node: stable over restarts, unique in the installation. Default `gateway-1`.
+    pub node_id: String,
+    /// How clients prove who they are. No default: that everybody may come in has to be said.
+    pub authentication: Authentication,
+    /// Most connections at once. Default 15,000: below the usual 20,000 open files. Range 1 to 1,000,000.
+    pub connections_max: u32,
+    /// How long a client may take to send CONNECT, milliseconds. Default 10,000: two round trips of the slowest
+    /// radio. Range 100 to 120,000.
+    pub connect_timeout_ms: u32,
+    /// Largest MQTT packet, bytes. Default 65,536: a heartbeat has some hundred bytes, a drained buffer some
+    /// thousand. Range 1,024 to 1,048,576.
+    pub packet_bytes_max: u32,
+    /// Most publishes of one connection that wait for Kafka; the MQTT 5 Receive Maximum. Default 64: enough to
+    /// drain a buffer over a slow link, too few for one device to crowd out others. Range 1 to 65,535.
+    pub in_flight_per_connection_max: u16,
+    /// How long a client may take to accept our bytes, milliseconds. Default 10,000. Range 100 to 120,000.
+    pub write_timeout_ms: u32,
+    /// How long a stopping gateway waits for what is in flight, milliseconds. Default 10,000: a third of the grace
+    /// that orchestrators give. Range 100 to 600,000.
+    pub shutdown_grace_ms: u32,
+    /// How old a device's clock may say a heartbeat is, hours, before it is not believed. Default 9,600 (400 days):
+    /// a device that was stored over the winter. Range 1 to 876,000.
+    pub clock_past_max_hours: u32,
+    /// How far ahead of ours a device's clock may be, hours. Default 24: a wrong time zone. Range 0 to 8,760.
+    pub clock_future_max_hours: u32,
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Authentication {
+    /// Nothing was said: the gateway does not start.
+    Unset,
+    /// Everybody may come in and is who they say.
+    Anonymous,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            mqtt_listen: local(1883),
+            operations_listen: local(9464),
+            node_id: "gateway-1".into(),
+            authentication: Authentication::Unset,
+            connections_max: 15_000,
+            connect_timeout_ms: 10_000,
+            packet_bytes_max: 65_536,
+            in_flight_per_connection_max: 64,
+            write_timeout_ms: 10_000,
+            shutdown_grace_ms: 10_000,
+            clock_past_max_hours: 9_600,
+            clock_future_max_hours: 24,
+        }
+    }
+}
+
+impl Config {
+    /// Checks the values.
+    pub fn validate(&self) -> Vec<Problem> {
+        Checks::of("gateway")
+            .present("node_id", &self.node_id)
+            .require(
+                "authentication",
+                self.authentication != Authentication::Unset,
+                "is not set: \"anonymous\" lets every client in and believes its client id; say so, or nobody comes in",
+            )
+            .within("connections_max", self.connections_max, 1..=1_000_000)
+            .within("connect_timeout_ms", self.connect_timeout_ms, 100..=120_000)
+            .within("packet_bytes_max", self.packet_bytes_max, 1_024..=1_048_576)
+            .within("in_flight_per_connection_max", self.in_flight_per_connection_max, 1..=u16::MAX)
+            .within("write_timeout_ms", self.write_timeout_ms, 100..=120_000)
+            .within("shutdown_grace_ms", self.shutdown_grace_ms, 100..=600_000)
+            .within("clock_past_max_hours", self.clock_past_max_hours, 1..=876_000)
+            .within("clock_future_max_hours", self.clock_future_max_hours, 0..=8_760)
+            .done()
+    }
+
+    pub(crate) fn clock_policy(&self) -> decode::ClockPolicy {
+        const HOUR_MS: i64 = 3_600_000;
+        decode::ClockPolicy {
+            past_max_ms: i64::from(self.clock_past_max_hours) * HOUR_MS,
+            future_max_ms: i64::from(self.clock_future_max_hours) * HOUR_MS,
+        }
+    }
+}

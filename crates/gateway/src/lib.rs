@@ -1,0 +1,129 @@
+//! The gateway: MQTT 3.1.1 and 5.0 in, Kafka records out, and a PUBACK only for what Kafka holds.
+//!
+//! ```text
+//! accept -> handshake -> connection { read -> decode -> reserve -> produce -> (delivery report) -> PUBACK }
+//! ```
+//!
+//! # Guarantees
+//! - A PUBACK without error leaves only after Kafka's delivery report for the record made of that PUBLISH: an
+//!   event, or a dead letter where the payload was no heartbeat. PUBACKs leave in the order of arrival
+//!   (MQTT-4.6.0-2).
+//! - A session's `Connected` event stands before the first of its heartbeats, `Disconnected` after the last. A
+//!   session whose `Connected` Kafka does not take is ended; a `Disconnected` is repeated until Kafka takes it.
+//! - What waits for Kafka is bounded in messages per connection ([`Config::in_flight_per_connection_max`]) and in
+//!   messages and bytes per process ([`bus::Window`]). When a bound is reached the socket is not read.
+//! - A client that breaks the protocol, or publishes as somebody else, loses its own connection and nothing more.
+//!
+//! # What it does not offer
+//! QoS 2, subscriptions, retained messages, topic aliases: each is refused by name, and said in CONNACK where MQTT 5
+//! has a property for it. A will is accepted and has nobody to go to, as there are no subscriptions.
+
+mod accept;
+mod config;
+mod connection;
+mod directory;
+mod handshake;
+mod meter;
+mod mqtt;
+mod presence;
+mod record;
+mod session;
+mod unacknowledged;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bus::Producer;
+use event::{Millis, NodeId};
+use ops::Health;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use accept::ListenError;
+pub use config::{Authentication, Config};
+
+use directory::Directory;
+use meter::Meter;
+
+/// What every connection shares.
+struct Shared {
+    config: Config,
+    node_id: NodeId,
+    epoch: u64,
+    clock: decode::ClockPolicy,
+    producer: Producer,
+    directory: Directory,
+    meter: Meter,
+}
+
+/// Why the gateway ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A listener could not be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// No Kafka client.
+    #[error(transparent)]
+    Client(#[from] bus::ClientError),
+}
+
+/// Runs a gateway until `stop`; then stops accepting, lets what is in flight be acknowledged, ends every session
+/// with its presence event and returns, all within [`Config::shutdown_grace_ms`] and Kafka's last flush.
+///
+/// # Errors
+/// Where it cannot start.
+pub async fn run(
+    config: Config,
+    kafka: &bus::Config,
+    health: &Health,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let producer = Producer::new(kafka)?;
+    let grace = Duration::from_millis(config.shutdown_grace_ms.into());
+    let shared = Arc::new(Shared {
+        node_id: NodeId(config.node_id.as_str().into()),
+        // Rises at each start as long as the node's clock does.
+        epoch: now().0.unsigned_abs(),
+        clock: config.clock_policy(),
+        producer: producer.clone(),
+        directory: Directory::default(),
+        meter: Meter::new(),
+        config,
+    });
+    let listening = health.condition("mqtt_listens");
+    let listener = accept::listen(&shared.config).await?;
+    tracing::info!(mqtt = %shared.config.mqtt_listen, node_id = %shared.node_id.0, epoch = shared.epoch, "gateway starts");
+
+    let background = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(bus::watch(
+        producer.clone(),
+        health.condition("kafka_answers"),
+        background.clone(),
+    ));
+
+    listening.set(true);
+    let connections = TaskTracker::new();
+    accept::accept(listener, &shared, &connections, &stop).await;
+    listening.set(false);
+
+    connections.close();
+    if tokio::time::timeout(grace, connections.wait()).await.is_err() {
+        tracing::warn!(
+            left = connections.len(),
+            "the grace is over: sessions end without their presence event"
+        );
+    }
+    background.cancel();
+    tasks.close();
+    tasks.wait().await;
+    let flushed = tokio::task::spawn_blocking(move || producer.flush(grace)).await;
+    tracing::info!(?flushed, "gateway stopped");
+    Ok(())
+}
+
+/// The gateway's clock.
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,79 @@
+//! Presence events: a session was accepted, a session ended.
+
+use std::time::Duration;
+
+use bus::{Delivery, SendError, Stream};
+use event::v1::{Connected, DisconnectReason, Disconnected, event::Kind};
+use prost::Message;
+
+use crate::connection::End;
+use crate::session::Session;
+use crate::{Shared, now};
+
+/// Between two attempts to store the end of a session.
+const REPEAT_AFTER: Duration = Duration::from_secs(1);
+
+/// Sends the `Connected` event of a session. Waits for room in the window.
+pub(crate) async fn connected(session: &Session, shared: &Shared) -> Result<Delivery, SendError> {
+    let connected = Connected {
+        peer: session.peer.to_string(),
+        protocol_level: session.protocol_level.into(),
+        clean_start: session.clean_start,
+        keep_alive_s: session.keep_alive_s.into(),
+    };
+    send(
+        session,
+        shared,
+        &session
+            .event(shared, session.connected_at, Kind::Connected(connected))
+            .encode_to_vec(),
+    )
+    .await
+}
+
+/// Stores the `Disconnected` event of a session: repeated until Kafka holds it, or until the process ends its
+/// grace by dropping this. The connection's slot is held so long, which bounds how many wait. A repetition is the
+/// same event: its key in the table is the session.
+pub(crate) async fn disconnected(session: &Session, shared: &Shared, end: &End) {
+    let disconnected = Disconnected {
+        connected_at_ms: session.connected_at.0,
+        reason: end.reason.into(),
+        detail: end.detail.clone(),
+    };
+    let at = now().max(session.connected_at);
+    let payload = session
+        .event(shared, at, Kind::Disconnected(disconnected))
+        .encode_to_vec();
+    loop {
+        let failure: Box<dyn std::error::Error + Send + Sync> = match send(session, shared, &payload).await {
+            Ok(delivery) => match delivery.await {
+                Ok(_) => return,
+                Err(error) => error.into(),
+            },
+            Err(error) => error.into(),
+        };
+        shared.meter.presence_repeated.increment(1);
+        tracing::debug!(device_id = %session.device_id, session_id = %session.id, %failure, "end of session not stored, again");
+        tokio::time::sleep(REPEAT_AFTER).await;
+    }
+}
+
+async fn send(session: &Session, shared: &Shared, payload: &[u8]) -> Result<Delivery, SendError> {
+    let key = session.device_id.as_str();
+    let permit = shared
+        .producer
+        .window()
+        .clone()
+        .reserve(payload.len() + key.len())
+        .await;
+    shared.producer.send(permit, Stream::Events, key, payload)
+}
+
+/// Reasons whose end is nobody's fault are not worth a log line each.
+pub(crate) fn is_ordinary(reason: DisconnectReason) -> bool {
+    use DisconnectReason as R;
+    matches!(
+        reason,
+        R::Client | R::ConnectionLost | R::KeepAliveTimeout | R::TakenOver | R::ServerShuttingDown
+    )
+}

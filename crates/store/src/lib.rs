@@ -1,0 +1,20 @@
+//! ClickHouse, as fleetpulse needs it. No other crate sees `clickhouse`.
+//!
+//! - [`Store`]: a connection (HTTP, LZ4, RowBinary with the row types checked against the table).
+//! - [`rows`]: one struct per table that is inserted into, in the order of the table's columns.
+//! - [`Store::insert`]: one batch, under a token. The same rows under the same token are the same insert: the table
+//!   and every view on it take them once, however often the answer was lost.
+//! - [`Store::migrate`]: brings the schema (`migrations/*.sql`) up to date; forward only, checked, repeatable.
+//!
+//! What it does not do: retry, batch or decide what to do about an error: it tells [`Class`], the writer acts.
+
+mod client;
+mod config;
+mod insert;
+mod migrate;
+pub mod rows;
+
+pub use client::{QueryError, Store};
+pub use config::{Config, ConfigError};
+pub use insert::{Class, InsertError};
+pub use migrate::{Applied, MigrateError};

@@ -1,0 +1,247 @@
+//! The schema: numbered SQL files, applied in order, each once, never changed afterwards.
+//!
+//! Every statement can be repeated (`IF NOT EXISTS`), so several nodes may migrate at once and one that was killed
+//! halfway is simply run again.
+
+use clickhouse::Row;
+use clickhouse::error::Error;
+use serde::{Deserialize, Serialize};
+
+use crate::{QueryError, Store};
+
+struct Migration {
+    version: u32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "events",
+        sql: include_str!("../migrations/0001_events.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "status",
+        sql: include_str!("../migrations/0002_status.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "usage",
+        sql: include_str!("../migrations/0003_usage.sql"),
+    },
+];
+
+const LEDGER: &str = "
+CREATE TABLE IF NOT EXISTS schema_migrations
+(
+    version    UInt32,
+    name       String,
+    checksum   UInt64 COMMENT 'XXH3 of the file as it was applied',
+    applied_at DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = ReplacingMergeTree ORDER BY version";
+
+#[derive(Row, Serialize, Deserialize)]
+struct LedgerRow {
+    version: u32,
+    name: String,
+    checksum: u64,
+}
+
+/// A migration that was applied now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// Its number.
+    pub version: u32,
+    /// Its name.
+    pub name: &'static str,
+}
+
+/// Why the schema is not up to date.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    /// ClickHouse did not answer.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// A statement failed.
+    #[error("migration {version:04}_{name} failed at: {statement}")]
+    Statement {
+        /// Number of the migration.
+        version: u32,
+        /// Its name.
+        name: &'static str,
+        /// First line of the statement.
+        statement: String,
+        /// What ClickHouse said.
+        #[source]
+        source: Error,
+    },
+    /// The database was migrated by another version of a file.
+    #[error(
+        "migration {version:04}_{name} stands in database {database} with another content: it was changed after it was applied"
+    )]
+    Changed {
+        /// Number of the migration.
+        version: u32,
+        /// Its name.
+        name: &'static str,
+        /// Which database.
+        database: String,
+    },
+    /// The database lacks migrations.
+    #[error("database {database} lacks {} migrations: run `fleetpulse migrate`", missing)]
+    Behind {
+        /// Which database.
+        database: String,
+        /// How many are missing.
+        missing: usize,
+    },
+}
+
+impl Store {
+    /// Brings the schema up to date; returns what it applied.
+    ///
+    /// # Errors
+    /// Where ClickHouse does not answer, a statement fails, or the database knows another content of a file.
+    pub async fn migrate(&self) -> Result<Vec<Applied>, MigrateError> {
+        let create = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
+        let outside = self.client.clone().with_database("system");
+        outside
+            .query(&create)
+            .execute()
+            .await
+            .map_err(|source| self.query_error(source))?;
+        self.client
+            .query(LEDGER)
+            .execute()
+            .await
+            .map_err(|source| self.query_error(source))?;
+        let missing = self.missing().await?;
+        let mut applied = Vec::with_capacity(missing.len());
+        for migration in missing {
+            self.apply(migration).await?;
+            applied.push(Applied {
+                version: migration.version,
+                name: migration.name,
+            });
+        }
+        Ok(applied)
+    }
+
+    /// Checks that the schema is up to date.
+    ///
+    /// # Errors
+    /// Where it is not, or ClickHouse does not answer.
+    pub async fn check_schema(&self) -> Result<(), MigrateError> {
+        match self.missing().await?.len() {
+            0 => Ok(()),
+            missing => Err(MigrateError::Behind {
+                database: self.database.clone(),
+                missing,
+            }),
+        }
+    }
+
+    async fn missing(&self) -> Result<Vec<&'static Migration>, MigrateError> {
+        let known = "SELECT count() FROM system.tables WHERE database = ? AND name = 'schema_migrations'";
+        let known = self
+            .client
+            .query(known)
+            .bind(&self.database)
+            .fetch_one::<u64>()
+            .await;
+        if known.map_err(|source| self.query_error(source))? == 0 {
+            return Ok(MIGRATIONS.iter().collect());
+        }
+        let ledger = self
+            .client
+            .query("SELECT version, name, checksum FROM schema_migrations FINAL ORDER BY version");
+        let ledger = ledger
+            .fetch_all::<LedgerRow>()
+            .await
+            .map_err(|source| self.query_error(source))?;
+        let mut missing = Vec::new();
+        for migration in MIGRATIONS {
+            match ledger.iter().find(|row| row.version == migration.version) {
+                None => missing.push(migration),
+                Some(row) if row.checksum == checksum(migration) => {}
+                Some(_) => {
+                    return Err(MigrateError::Changed {
+                        version: migration.version,
+                        name: migration.name,
+                        database: self.database.clone(),
+                    });
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn apply(&self, migration: &Migration) -> Result<(), MigrateError> {
+        for statement in statements(migration.sql) {
+            self.client
+                .query_raw(statement)
+                .execute()
+                .await
+                .map_err(|source| MigrateError::Statement {
+                    version: migration.version,
+                    name: migration.name,
+                    statement: statement
+                        .lines()
+                        .find(|line| !line.starts_with("--"))
+                        .unwrap_or_default()
+                        .to_owned(),
+                    source,
+                })?;
+        }
+        let noted = self
+            .client
+            .query("INSERT INTO schema_migrations (version, name, checksum) VALUES (?, ?, ?)")
+            .bind(migration.version)
+            .bind(migration.name)
+            .bind(checksum(migration));
+        noted.execute().await.map_err(|source| self.query_error(source))?;
+        Ok(())
+    }
+}
+
+fn checksum(migration: &Migration) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(migration.sql.as_bytes())
+}
+
+/// The statements of a file: each ends with a semicolon at the end of a line.
+fn statements(sql: &str) -> impl Iterator<Item = &str> {
+    sql.split(";\n").map(str::trim).filter(|statement| {
+        statement
+            .lines()
+            .any(|line| !line.starts_with("--") && !line.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MIGRATIONS, statements};
+
+    #[test]
+    fn migrations_are_numbered_without_gaps() {
+        let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+        assert!(
+            versions
+                .iter()
+                .copied()
+                .eq(1..=u32::try_from(MIGRATIONS.len()).expect("few"))
+        );
+    }
+
+    #[test]
+    fn every_statement_can_be_repeated() {
+        for migration in MIGRATIONS {
+            for statement in statements(migration.sql) {
+                let code: String = statement.lines().filter(|line| !line.starts_with("--")).collect();
+                assert!(code.contains("IF NOT EXISTS"), "{}: {code}", migration.name);
+            }
+        }
+    }
+}

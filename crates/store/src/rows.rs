@@ -1,0 +1,138 @@
+//! Rows, as they are inserted: one struct per table, its fields named and typed like the columns.
+
+use clickhouse::{Row, RowOwned, RowWrite};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// A row of a table.
+pub trait TableRow: RowOwned + RowWrite + for<'a> Row<Value<'a> = Self> + Send + Sync + 'static {
+    /// The table.
+    const TABLE: &'static str;
+}
+
+/// Milliseconds since 1970-01-01 UTC, a `DateTime64(3)`.
+pub type Millis = i64;
+
+/// A row of `heartbeats`; the columns are explained in the schema.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0001_events.sql")]
+pub struct HeartbeatRow {
+    pub device_id: String,
+    pub device_time: Millis,
+    pub identity: u64,
+    pub received_at: Millis,
+    pub clock: i8,
+    pub claimed_time_ms: Option<i64>,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub session_id: Uuid,
+    pub node_id: String,
+    pub session_bytes_in: u64,
+    pub session_bytes_out: u64,
+    pub session_messages_in: u64,
+    pub sequence: Option<u64>,
+    pub boot_id: String,
+    pub uptime_s: Option<u64>,
+    pub firmware: String,
+    pub state: String,
+    pub next_s: Option<u32>,
+    pub battery_percent: Option<f32>,
+    pub battery_millivolts: Option<u32>,
+    pub battery_charging: Option<bool>,
+    pub latitude_deg: Option<f64>,
+    pub longitude_deg: Option<f64>,
+    pub altitude_m: Option<f32>,
+    pub speed_mps: Option<f32>,
+    pub accuracy_m: Option<f32>,
+    pub rat: String,
+    pub plmn: String,
+    pub cell_id: Option<u64>,
+    pub tac: Option<u32>,
+    pub rssi_dbm: Option<f32>,
+    pub rsrp_dbm: Option<f32>,
+    pub rsrq_db: Option<f32>,
+    pub sinr_db: Option<f32>,
+    pub iccid: String,
+    pub imsi: String,
+    pub imei: String,
+    pub modem_tx_bytes: Option<u64>,
+    pub modem_rx_bytes: Option<u64>,
+    pub extra: String,
+    pub kafka_partition: u32,
+    pub kafka_offset: u64,
+}
+
+impl TableRow for HeartbeatRow {
+    const TABLE: &'static str = "heartbeats";
+}
+
+/// A row of `connections`; the columns are explained in the schema.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0001_events.sql")]
+pub struct ConnectionRow {
+    pub device_id: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub session_id: Uuid,
+    pub event: i8,
+    pub at: Millis,
+    pub connected_at: Millis,
+    pub node_id: String,
+    pub epoch: u64,
+    pub peer: String,
+    pub protocol_level: u8,
+    pub clean_start: bool,
+    pub keep_alive_s: u32,
+    pub reason: &'static str,
+    pub detail: String,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub messages_in: u64,
+    pub messages_out: u64,
+    pub kafka_partition: u32,
+    pub kafka_offset: u64,
+}
+
+impl ConnectionRow {
+    /// `event` of a session that was accepted.
+    pub const CONNECTED: i8 = 1;
+    /// `event` of a session that ended.
+    pub const DISCONNECTED: i8 = 2;
+}
+
+impl TableRow for ConnectionRow {
+    const TABLE: &'static str = "connections";
+}
+
+/// A row of `dead_letters`; the columns are explained in the schema.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0001_events.sql")]
+pub struct DeadLetterRow {
+    pub received_at: Millis,
+    pub device_id: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub session_id: Uuid,
+    pub node_id: String,
+    pub topic: String,
+    #[serde(serialize_with = "as_string")]
+    pub payload: Vec<u8>,
+    pub reason: &'static str,
+    pub detail: String,
+    pub source: i8,
+    pub kafka_partition: u32,
+    pub kafka_offset: u64,
+}
+
+impl DeadLetterRow {
+    /// `source` of a payload that the gateway rejected.
+    pub const GATEWAY: i8 = 1;
+    /// `source` of a record that the writer rejected.
+    pub const WRITER: i8 = 2;
+}
+
+impl TableRow for DeadLetterRow {
+    const TABLE: &'static str = "dead_letters";
+}
+
+/// A ClickHouse `String` holds any bytes.
+fn as_string<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}

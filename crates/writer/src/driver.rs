@@ -1,0 +1,357 @@
+//! The driver: one thread that polls the consumer, feeds the lanes and does what they answer.
+//!
+//! Everything about a partition happens on this thread, in the order in which Kafka told it; inserts alone run
+//! elsewhere and report back over a bounded channel (one slot a partition is enough: a lane has one insert under way).
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use bus::{Assigned, Commit, CommitError, ConsumeError, Consumer, Lane as Id, Polled, Record, Revocation};
+use ops::Condition;
+use store::{InsertError, Store};
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{CloseReason, Limits};
+use crate::lane::{Closing, Lane, Step};
+use crate::{Config, RunError, insert};
+
+/// How long a poll waits for the next record: the delay with which a landed insert is noticed while nothing comes in.
+const POLL: Duration = Duration::from_millis(10);
+/// Records taken between two looks at the lanes.
+const RECORDS_PER_TURN: usize = 2_000;
+/// More partitions than this at once and their inserts wait for each other.
+const OUTCOMES: usize = 1_024;
+/// How long a rebalance waits for the batches under way; what has not landed by then is the next owner's to repeat.
+const REVOKE_GRACE: Duration = Duration::from_secs(5);
+
+pub(crate) struct Driver {
+    consumer: Consumer,
+    state: Lanes,
+    grace: Duration,
+    consuming: Condition,
+}
+
+/// Every partition that is ours, and what is under way.
+struct Lanes {
+    limits: Limits,
+    buffered_bytes_max: usize,
+    store: Store,
+    runtime: Handle,
+    lanes: HashMap<Id, Owned>,
+    commits: Vec<Commit>,
+    landed: (SyncSender<Landed>, Receiver<Landed>),
+    /// Counts assignments, so that an insert of a partition that went and came back is not taken for a new one.
+    assignments: u64,
+}
+
+struct Owned {
+    lane: Lane,
+    assignment: u64,
+    paused: bool,
+    insert: Option<AbortHandle>,
+}
+
+struct Landed {
+    id: Id,
+    assignment: u64,
+    outcome: Result<(), InsertError>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        config: Config,
+        consumer: Consumer,
+        store: Store,
+        runtime: Handle,
+        consuming: Condition,
+    ) -> Self {
+        let state = Lanes {
+            limits: config.limits(),
+            buffered_bytes_max: usize::try_from(config.buffered_bytes_max).unwrap_or(usize::MAX),
+            store,
+            runtime,
+            lanes: HashMap::new(),
+            commits: Vec::new(),
+            landed: sync_channel(OUTCOMES),
+            assignments: 0,
+        };
+        Self {
+            consumer,
+            state,
+            grace: Duration::from_millis(config.shutdown_grace_ms.into()),
+            consuming,
+        }
+    }
+
+    /// Runs until `stop`, then finishes what is under way. Leaves the group at the end.
+    pub(crate) fn run(mut self, stop: &CancellationToken) -> Result<(), RunError> {
+        while !stop.is_cancelled() {
+            self.turn(Reading::On)?;
+            self.consuming.set(!self.state.lanes.is_empty());
+        }
+        let all: Vec<Id> = self.state.lanes.keys().copied().collect();
+        let deadline = Instant::now() + self.grace;
+        self.finish(&all, deadline)?;
+        self.state.abort_all();
+        Ok(())
+    }
+
+    /// One look at everything: what the consumer has, what has landed, what is due.
+    fn turn(&mut self, reading: Reading) -> Result<(), RunError> {
+        let mut wait = POLL;
+        for _ in 0..RECORDS_PER_TURN {
+            match self.consumer.poll(wait)? {
+                Polled::Nothing => break,
+                Polled::Record(record) => self.state.take(&record),
+                Polled::Committed(ids, outcome) => self.state.committed(&ids, &outcome),
+                Polled::Assigned(assigned) => self.state.assigned(&assigned)?,
+                Polled::Revoked(revocation) => {
+                    self.revoked(revocation)?;
+                    break;
+                }
+            }
+            wait = Duration::ZERO;
+        }
+        self.state.outcomes()?;
+        let pressed = self.state.is_pressed();
+        if reading == Reading::On {
+            self.state.close_due(pressed);
+            self.state.throttle(&self.consumer, pressed)?;
+        }
+        self.commit();
+        Ok(())
+    }
+
+    /// Partitions go: what is under way may land, then they are forgotten and given back.
+    fn revoked(&mut self, revocation: Revocation) -> Result<(), RunError> {
+        let deadline = Instant::now() + REVOKE_GRACE;
+        let finished = self.finish(&revocation.lanes, deadline);
+        for id in &revocation.lanes {
+            self.state.forget(*id);
+        }
+        tracing::info!(partitions = revocation.lanes.len(), "partitions revoked");
+        // Released in any case: a consumer that is dropped with a revocation unanswered never leaves the group.
+        self.consumer.release(revocation)?;
+        finished
+    }
+
+    /// Closes what fills in `ids` and drives on, without reading, until all is concluded or time is up.
+    fn finish(&mut self, ids: &[Id], deadline: Instant) -> Result<(), RunError> {
+        let all: Vec<Id> = self.state.lanes.keys().copied().collect();
+        for id in all {
+            self.state.pause(&self.consumer, id)?;
+        }
+        loop {
+            self.state.close_now(ids);
+            self.commit();
+            if self.state.is_empty(ids) || Instant::now() >= deadline {
+                return Ok(());
+            }
+            self.turn(Reading::Off)?;
+        }
+    }
+
+    /// Commits what the lanes asked for, in one request.
+    fn commit(&mut self) {
+        let commits = std::mem::take(&mut self.state.commits);
+        if commits.is_empty() {
+            return;
+        }
+        let ids: Vec<Id> = commits.iter().map(|commit| commit.lane).collect();
+        if let Err(error) = self.consumer.commit(commits) {
+            self.state.committed(&ids, &Err(error));
+        }
+    }
+}
+
+/// Whether new batches are begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    On,
+    Off,
+}
+
+impl Lanes {
+    fn assigned(&mut self, assigned: &[Assigned]) -> Result<(), RunError> {
+        for partition in assigned {
+            self.assignments += 1;
+            let lane = Lane::new(partition).map_err(|source| RunError::Note {
+                lane: partition.lane,
+                source: source.into(),
+            })?;
+            tracing::info!(lane = %partition.lane, start = ?partition.start, "partition assigned");
+            let owned = Owned {
+                lane,
+                assignment: self.assignments,
+                paused: false,
+                insert: None,
+            };
+            self.lanes.insert(partition.lane, owned);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        let Some(owned) = self.lanes.get_mut(&record.lane) else {
+            return;
+        };
+        metrics::counter!("fleetpulse_writer_consumed_total", "stream" => record.lane.stream.name())
+            .increment(1);
+        let taken = owned.lane.take(record, &self.limits);
+        if let Some(gap) = taken.gap {
+            let lost = (gap.last.0 - gap.first.0 + 1).unsigned_abs();
+            metrics::counter!("fleetpulse_writer_gap_records_total", "stream" => record.lane.stream.name())
+                .increment(lost);
+            tracing::error!(lane = %record.lane, first = gap.first.0, last = gap.last.0, "kafka dropped records before they were read");
+        }
+        self.act(record.lane, taken.step);
+    }
+
+    fn committed(&mut self, ids: &[Id], outcome: &Result<(), CommitError>) {
+        if let Err(error) = outcome {
+            metrics::counter!("fleetpulse_writer_commit_failures_total").increment(1);
+            tracing::warn!(%error, partitions = ids.len(), "commit failed");
+        }
+        for id in ids {
+            let Some(owned) = self.lanes.get_mut(id) else {
+                continue;
+            };
+            match owned.lane.committed(outcome) {
+                Ok(step) => self.act(*id, step.map(|step| (step, None))),
+                // The revocation will come; until then nothing of this partition is touched.
+                Err(_fenced) => self.forget(*id),
+            }
+        }
+    }
+
+    fn outcomes(&mut self) -> Result<(), RunError> {
+        while let Ok(Landed {
+            id,
+            assignment,
+            outcome,
+        }) = self.landed.1.try_recv()
+        {
+            let Some(owned) = self
+                .lanes
+                .get_mut(&id)
+                .filter(|owned| owned.assignment == assignment)
+            else {
+                continue;
+            };
+            owned.insert = None;
+            outcome.map_err(RunError::Insert)?;
+            let step = owned.lane.landed(&self.limits);
+            self.act(id, step);
+        }
+        Ok(())
+    }
+
+    fn close_due(&mut self, pressed: bool) {
+        let steps: Vec<(Id, Closing)> = self
+            .lanes
+            .iter_mut()
+            .filter_map(|(id, owned)| owned.lane.step(&self.limits, pressed).map(|step| (*id, step)))
+            .collect();
+        for (id, step) in steps {
+            self.act(id, Some(step));
+        }
+    }
+
+    fn close_now(&mut self, ids: &[Id]) {
+        for id in ids {
+            let Some(owned) = self.lanes.get_mut(id) else {
+                continue;
+            };
+            let again = owned.lane.step(&self.limits, true);
+            let step = again.or_else(|| owned.lane.close_now());
+            self.act(*id, step);
+        }
+    }
+
+    fn act(&mut self, id: Id, step: Option<Closing>) {
+        let Some((step, closed)) = step else { return };
+        if let Some(reason) = closed {
+            metrics::counter!("fleetpulse_writer_batches_total", "closed_by" => reason.name()).increment(1);
+            if reason == CloseReason::Replay {
+                tracing::info!(lane = %id, "replaying the batch that was announced before");
+            }
+        }
+        match step {
+            Step::Commit(commit) => self.commits.push(commit),
+            Step::Insert(batch) => {
+                let Some(owned) = self.lanes.get_mut(&id) else {
+                    return;
+                };
+                let (store, outcomes, assignment) =
+                    (self.store.clone(), self.landed.0.clone(), owned.assignment);
+                // Ends by itself, or is aborted when its partition is forgotten.
+                let task = self.runtime.spawn(async move {
+                    let outcome = insert::until_landed(&store, &batch).await;
+                    drop(batch);
+                    // The driver is gone: so is its interest.
+                    let _unheard = outcomes.send(Landed {
+                        id,
+                        assignment,
+                        outcome,
+                    });
+                });
+                owned.insert = Some(task.abort_handle());
+            }
+        }
+    }
+
+    /// Pauses partitions that would only pile up, resumes those that may go on.
+    fn throttle(&mut self, consumer: &Consumer, pressed: bool) -> Result<(), ConsumeError> {
+        let mut paused = 0_u32;
+        for (id, owned) in &mut self.lanes {
+            let full = owned.lane.is_full(&self.limits, pressed);
+            match (full, owned.paused) {
+                (true, false) => consumer.pause(*id)?,
+                (false, true) => consumer.resume(*id)?,
+                _ => {}
+            }
+            owned.paused = full;
+            paused += u32::from(full);
+        }
+        metrics::gauge!("fleetpulse_writer_paused_partitions").set(paused);
+        Ok(())
+    }
+
+    fn pause(&mut self, consumer: &Consumer, id: Id) -> Result<(), ConsumeError> {
+        match self.lanes.get_mut(&id) {
+            Some(owned) if !owned.paused => {
+                owned.paused = true;
+                consumer.pause(id)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_pressed(&self) -> bool {
+        let bytes: usize = self.lanes.values().map(|owned| owned.lane.bytes()).sum();
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("fleetpulse_writer_buffered_bytes").set(bytes as f64);
+        bytes >= self.buffered_bytes_max
+    }
+
+    fn is_empty(&self, ids: &[Id]) -> bool {
+        ids.iter()
+            .all(|id| self.lanes.get(id).is_none_or(|owned| owned.lane.is_empty()))
+    }
+
+    fn forget(&mut self, id: Id) {
+        if let Some(insert) = self.lanes.remove(&id).and_then(|owned| owned.insert) {
+            insert.abort();
+        }
+    }
+
+    fn abort_all(&mut self) {
+        let all: Vec<Id> = self.lanes.keys().copied().collect();
+        for id in all {
+            self.forget(id);
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What one partition is doing: a state machine without I/O. The driver feeds it records and outcomes and does what it
+//! answers.
+//!
+//! ```text
+//!            due                committed             landed
+//!   Idle ----------> Announcing ---------> Inserting ----------> Concluding ---> Idle
+//!     |                  ^                     |        committed
+//!     | replay           +---------------------+ the next batch is due already: its announcement concludes this one
+//!     +------------------------> Inserting
+//! ```
+//!
+//! At most one batch is under way and one fills. A commit that Kafka could not take is tried again; a commit that says
+//! that the group moved on ends the lane: its rows belong to the next owner.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bus::{Assigned, Commit, CommitError, Lane as Id, Offset, Record, Start};
+
+use crate::batch::{Batch, CloseReason, Limits};
+use crate::note::{self, NotUnderstood};
+
+/// After a commit that Kafka could not take.
+const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// One partition that is ours.
+pub(crate) struct Lane {
+    id: Id,
+    filling: Option<Batch>,
+    state: State,
+    /// The last offset of a batch that was announced before it was ours.
+    replay: Option<Offset>,
+    /// Where reading starts; an older record would be a bug of the client, a newer first one is a gap.
+    next: Option<Offset>,
+}
+
+enum State {
+    Idle,
+    Announcing(Arc<Batch>),
+    Inserting(Arc<Batch>),
+    Concluding(Offset),
+    /// A commit failed and is tried again.
+    Again {
+        at: Instant,
+        then: Box<State>,
+    },
+}
+
+/// What the driver is to do.
+pub(crate) enum Step {
+    /// Commit; its outcome goes to [`Lane::committed`].
+    Commit(Commit),
+    /// Insert until it has landed; then call [`Lane::landed`].
+    Insert(Arc<Batch>),
+}
+
+/// Offsets that should have been there and were not: Kafka dropped them before they were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub first: Offset,
+    pub last: Offset,
+}
+
+/// What came of a record.
+pub(crate) struct Taken {
+    pub gap: Option<Gap>,
+    pub step: Option<Closing>,
+}
+
+/// A step, and why a batch was closed if one was.
+pub(crate) type Closing = (Step, Option<CloseReason>);
+
+/// The partition is not ours any more: everything about it is to be forgotten.
+#[derive(Debug)]
+pub(crate) struct Fenced;
+
+impl Lane {
+    pub(crate) fn new(assigned: &Assigned) -> Result<Self, NotUnderstood> {
+        let (next, replay) = match &assigned.start {
+            Start::Oldest => (None, None),
+            Start::Committed(next, note) => (Some(*next), note::parse(note)?),
+        };
+        Ok(Self {
+            id: assigned.lane,
+            filling: None,
+            state: State::Idle,
+            replay,
+            next,
+        })
+    }
+
+    /// Takes the next record.
+    pub(crate) fn take(&mut self, record: &Record<'_>, limits: &Limits) -> Taken {
+        let offset = record.offset();
+        let expected = self.next.replace(Offset(offset.0 + 1));
+        let gap = expected.filter(|expected| *expected < offset);
+        let mut step = None;
+        if self.replay.is_some_and(|last| last < offset) {
+            // The end of the announced range is gone from Kafka: what is left of it is the batch.
+            step = self.close(CloseReason::Replay);
+            self.replay = None;
+        }
+        match &mut self.filling {
+            Some(batch) => batch.push(record),
+            None => self.filling = Some(Batch::open(record)),
+        }
+        if step.is_none() && matches!(self.state, State::Idle) {
+            step = self.full(limits).and_then(|reason| self.close(reason));
+        }
+        Taken {
+            gap: gap.map(|first| Gap {
+                first,
+                last: Offset(offset.0 - 1),
+            }),
+            step,
+        }
+    }
+
+    /// What to do now, if anything. `pressed`: memory is short, so what can be closed is.
+    pub(crate) fn step(&mut self, limits: &Limits, pressed: bool) -> Option<Closing> {
+        match &self.state {
+            State::Idle => {
+                let reason = self.due(limits, pressed)?;
+                self.close(reason)
+            }
+            State::Again { at, .. } if *at <= Instant::now() => {
+                let State::Again { then, .. } = std::mem::replace(&mut self.state, State::Idle) else {
+                    unreachable!("matched above")
+                };
+                self.state = *then;
+                self.commit().map(|commit| (Step::Commit(commit), None))
+            }
+            _ => None,
+        }
+    }
+
+    /// Closes what fills, whether it is due or not. For a partition that goes away.
+    pub(crate) fn close_now(&mut self) -> Option<Closing> {
+        if self.replay.is_some() {
+            // It stays announced; the next owner reads it again.
+            self.filling = None;
+        }
+        matches!(self.state, State::Idle)
+            .then(|| self.close(CloseReason::Leaving))
+            .flatten()
+    }
+
+    /// A commit ended.
+    pub(crate) fn committed(&mut self, outcome: &Result<(), CommitError>) -> Result<Option<Step>, Fenced> {
+        let state = std::mem::replace(&mut self.state, State::Idle);
+        match (state, outcome) {
+            (_, Err(CommitError::Fenced(_))) => Err(Fenced),
+            (State::Announcing(batch), Ok(())) => {
+                self.state = State::Inserting(batch.clone());
+                Ok(Some(Step::Insert(batch)))
+            }
+            (State::Concluding(_), Ok(())) => Ok(None),
+            (state @ (State::Announcing(_) | State::Concluding(_)), Err(CommitError::Unavailable(_))) => {
+                self.state = State::Again {
+                    at: Instant::now() + COMMIT_AGAIN_AFTER,
+                    then: Box::new(state),
+                };
+                Ok(None)
+            }
+            (other, _) => {
+                // The outcome of a commit that is not waited for.
+                self.state = other;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The batch under way has landed.
+    pub(crate) fn landed(&mut self, limits: &Limits) -> Option<Closing> {
+        let State::Inserting(batch) = &self.state else {
+            return None;
+        };
+        let next = Offset(batch.last.0 + 1);
+        self.state = State::Idle;
+        if let Some(reason) = self.due(limits, false) {
+            // One commit concludes this batch and announces the next.
+            return self.close(reason);
+        }
+        self.state = State::Concluding(next);
+        self.commit().map(|commit| (Step::Commit(commit), None))
+    }
+
+    /// Whether nothing is under way and nothing fills.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filling.is_none() && matches!(self.state, State::Idle)
+    }
+
+    /// Whether reading on would only pile up: the next batch is full (or memory is short) while one is under way.
+    pub(crate) fn is_full(&self, limits: &Limits, pressed: bool) -> bool {
+        let full = self.full(limits).is_some() || (pressed && self.filling.is_some());
+        full && !matches!(self.state, State::Idle)
+    }
+
+    /// Bytes of both batches.
+    pub(crate) fn bytes(&self) -> usize {
+        let under_way = match &self.state {
+            State::Announcing(batch) | State::Inserting(batch) => batch.bytes,
+            State::Again { then, .. } => match &**then {
+                State::Announcing(batch) => batch.bytes,
+                _ => 0,
+            },
+            State::Idle | State::Concluding(_) => 0,
+        };
+        under_way + self.filling.as_ref().map_or(0, |batch| batch.bytes)
+    }
+
+    /// Whether what fills is complete by its size.
+    fn full(&self, limits: &Limits) -> Option<CloseReason> {
+        let batch = self.filling.as_ref()?;
+        match self.replay {
+            // Exactly the range that was announced, whatever its size.
+            Some(last) => (batch.last >= last).then_some(CloseReason::Replay),
+            None => batch.full(limits),
+        }
+    }
+
+    /// Whether it is time to close what fills.
+    fn due(&self, limits: &Limits, pressed: bool) -> Option<CloseReason> {
+        let aged = || {
+            let batch = self.filling.as_ref().filter(|_| self.replay.is_none())?;
+            if pressed {
+                return Some(CloseReason::Bytes);
+            }
+            (batch.opened_at.elapsed() >= limits.age).then_some(CloseReason::Age)
+        };
+        self.full(limits).or_else(aged)
+    }
+
+    fn close(&mut self, reason: CloseReason) -> Option<Closing> {
+        let batch = Arc::new(self.filling.take()?);
+        let step = match self.replay.take() {
+            Some(_announced) => {
+                self.state = State::Inserting(batch.clone());
+                Step::Insert(batch)
+            }
+            None => {
+                self.state = State::Announcing(batch);
+                Step::Commit(self.commit()?)
+            }
+        };
+        Some((step, Some(reason)))
+    }
+
+    /// The commit that the state waits for.
+    fn commit(&self) -> Option<Commit> {
+        match &self.state {
+            State::Announcing(batch) => Some(Commit {
+                lane: self.id,
+                next: batch.first,
+                note: note::pending(batch.last),
+            }),
+            State::Concluding(next) => Some(Commit {
+                lane: self.id,
+                next: *next,
+                note: String::new(),
+            }),
+            State::Idle | State::Inserting(_) | State::Again { .. } => None,
+        }
+    }
+}

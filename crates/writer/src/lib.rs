@@ -1,0 +1,153 @@
+//! The writer: reads the two topics as one member of a consumer group and puts each record into ClickHouse once.
+//!
+//! ```text
+//! record -> lane (one per partition) -> batch -> announce -> insert -> conclude
+//! ```
+//!
+//! # The protocol, per partition
+//! 1. *Announce*: commit the batch's first offset, with the batch's last offset as the note beside it.
+//! 2. *Insert*, under a token made of topic, partition, range and content; repeated until it is known to have landed.
+//! 3. *Conclude*: commit the offset after the last, without a note.
+//!
+//! Whoever takes the partition over, after a crash or a rebalance, finds either no note, and nothing was under way; or
+//! the note, and then it reads exactly that range again and inserts it under the same token: rows that landed already
+//! are dropped by the table and by each of its views, for themselves.
+//!
+//! # Guarantees
+//! - The committed offset moves over inserted records alone, and in order.
+//! - A batch is kept until its insert is known to have landed; a repetition has the same rows and the same token.
+//! - Memory is bounded: [`Config::buffered_bytes_max`] over all partitions; a partition whose next batch is full while
+//!   the one before is under way is paused.
+//! - A record that is no event becomes a row of `dead_letters` in the same batch; the rest goes on.
+//!
+//! # Order
+//! Batches of one partition are inserted one after the other; partitions do not wait for each other.
+//!
+//! What it does not do: change the schema (`fleetpulse migrate` does), or decide about a row that ClickHouse refuses for
+//! good: it stops and says so.
+
+mod batch;
+mod config;
+mod driver;
+mod insert;
+mod lane;
+mod note;
+mod row;
+
+use std::time::Duration;
+
+use bus::Consumer;
+use ops::{Condition, Health};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use config::Config;
+
+/// Why the writer ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No Kafka client.
+    #[error(transparent)]
+    Client(#[from] bus::ClientError),
+    /// A setting of section `clickhouse`.
+    #[error(transparent)]
+    Store(#[from] store::ConfigError),
+    /// The schema is not ours.
+    #[error("the schema is not up to date")]
+    Schema(#[source] store::MigrateError),
+    /// The consumer is broken for good.
+    #[error(transparent)]
+    Consume(#[from] bus::ConsumeError),
+    /// Somebody else commits in this group.
+    #[error(
+        "{lane}: cannot tell what was under way; is another program in the consumer group (setting `writer.group`)?"
+    )]
+    Note {
+        /// Which partition.
+        lane: bus::Lane,
+        /// What stood there.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// ClickHouse refuses rows for good.
+    #[error(
+        "clickhouse refuses rows for good: nothing is lost, the batch stays announced and is repeated at the next start"
+    )]
+    Insert(#[source] store::InsertError),
+    /// The driver's thread panicked.
+    #[error("the writer's thread panicked")]
+    Panicked,
+}
+
+/// How often ClickHouse is asked whether it answers, and how long it may take.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+
+/// Runs a writer until `stop`; then finishes the batches under way and leaves the group, within
+/// [`Config::shutdown_grace_ms`].
+///
+/// # Errors
+/// Where it cannot start, or cannot go on without a person.
+pub async fn run(
+    config: Config,
+    kafka: &bus::Config,
+    clickhouse: &store::Config,
+    health: &Health,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let store = Store::new(clickhouse)?;
+    let answers = health.condition("clickhouse_answers");
+    let consuming = health.condition("partitions_assigned");
+    if !schema_stands(&store, &stop).await? {
+        return Ok(());
+    }
+    let consumer = Consumer::new(kafka, &config.group, &config.instance_id)?;
+    tracing::info!(
+        group = config.group,
+        instance_id = config.instance_id,
+        "writer starts"
+    );
+
+    let tasks = TaskTracker::new();
+    tasks.spawn(watch(store.clone(), answers, stop.clone()));
+    let handle = tokio::runtime::Handle::current();
+    let driver = tasks.spawn_blocking({
+        let stop = stop.clone();
+        move || driver::Driver::new(config, consumer, store, handle, consuming).run(&stop)
+    });
+    let ended = driver.await.unwrap_or(Err(RunError::Panicked));
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!("writer stopped");
+    ended
+}
+
+/// Waits until ClickHouse answers, and checks the schema. False: `stop` came first.
+async fn schema_stands(store: &Store, stop: &CancellationToken) -> Result<bool, RunError> {
+    loop {
+        match store.check_schema().await {
+            Ok(()) => return Ok(true),
+            Err(error @ store::MigrateError::Query(_)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "waiting for clickhouse");
+            }
+            Err(error) => return Err(RunError::Schema(error)),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(ASK_EVERY) => {}
+        }
+    }
+}
+
+/// Keeps `answers` current until `stop`.
+async fn watch(store: Store, answers: Condition, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(ASK_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => answers.set(store.answers(ASK_EVERY).await.is_ok()),
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! From a record to the row it becomes.
+
+use bus::{Record, Stream};
+use event::v1::{self, Event, event::Kind};
+use prost::Message;
+use store::rows::{ConnectionRow, DeadLetterRow, HeartbeatRow};
+use uuid::Uuid;
+
+/// The row of one record.
+pub(crate) enum Row {
+    Heartbeat(Box<HeartbeatRow>),
+    Connection(ConnectionRow),
+    DeadLetter(DeadLetterRow),
+}
+
+/// Where a record stands.
+#[derive(Clone, Copy)]
+struct Place {
+    kafka_partition: u32,
+    kafka_offset: u64,
+}
+
+/// The row of a record. A record that is no event is a dead letter: nothing is dropped.
+pub(crate) fn of(record: &Record<'_>) -> Row {
+    let place = Place {
+        kafka_partition: record.lane.partition.0.unsigned_abs(),
+        kafka_offset: record.offset().0.unsigned_abs(),
+    };
+    let row = match record.lane.stream {
+        Stream::Events => event_row(record.payload(), place),
+        Stream::DeadLetters => dead_letter_row(record.payload(), place),
+    };
+    row.unwrap_or_else(|detail| not_an_event(record, place, detail))
+}
+
+fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
+    let event = Event::decode(payload).map_err(|error| error.to_string())?;
+    let session_id = session_id(&event.session_id)?;
+    let traffic = event.session_traffic.unwrap_or_default();
+    match event.kind {
+        Some(Kind::Heartbeat(heartbeat)) => {
+            let v1::Heartbeat {
+                battery,
+                position,
+                radio,
+                sim,
+                usage,
+                ..
+            } = heartbeat;
+            let (battery, position) = (battery.unwrap_or_default(), position.unwrap_or_default());
+            let (radio, sim, usage) = (
+                radio.unwrap_or_default(),
+                sim.unwrap_or_default(),
+                usage.unwrap_or_default(),
+            );
+            Ok(Row::Heartbeat(Box::new(HeartbeatRow {
+                device_id: event.device_id,
+                device_time: heartbeat.device_time_ms,
+                identity: heartbeat.identity,
+                received_at: event.received_at_ms,
+                clock: clock(heartbeat.clock)?,
+                claimed_time_ms: heartbeat.claimed_time_ms,
+                session_id,
+                node_id: event.node_id,
+                session_bytes_in: traffic.bytes_in,
+                session_bytes_out: traffic.bytes_out,
+                session_messages_in: traffic.messages_in,
+                sequence: heartbeat.sequence,
+                boot_id: heartbeat.boot_id.unwrap_or_default(),
+                uptime_s: heartbeat.uptime_s,
+                firmware: heartbeat.firmware.unwrap_or_default(),
+                state: heartbeat.state.unwrap_or_default(),
+                next_s: heartbeat.next_s,
+                battery_percent: battery.percent,
+                battery_millivolts: battery.millivolts,
+                battery_charging: battery.charging,
+                latitude_deg: position.latitude_deg,
+                longitude_deg: position.longitude_deg,
+                altitude_m: position.altitude_m,
+                speed_mps: position.speed_mps,
+                accuracy_m: position.accuracy_m,
+                rat: radio.rat.unwrap_or_default(),
+                plmn: radio.plmn.unwrap_or_default(),
+                cell_id: radio.cell_id,
+                tac: radio.tac,
+                rssi_dbm: radio.rssi_dbm,
+                rsrp_dbm: radio.rsrp_dbm,
+                rsrq_db: radio.rsrq_db,
+                sinr_db: radio.sinr_db,
+                iccid: sim.iccid.unwrap_or_default(),
+                imsi: sim.imsi.unwrap_or_default(),
+                imei: sim.imei.unwrap_or_default(),
+                modem_tx_bytes: usage.tx_bytes,
+                modem_rx_bytes: usage.rx_bytes,
+                extra: heartbeat.extra_json,
+                kafka_partition: place.kafka_partition,
+                kafka_offset: place.kafka_offset,
+            })))
+        }
+        Some(Kind::Connected(connected)) => Ok(Row::Connection(ConnectionRow {
+            device_id: event.device_id,
+            session_id,
+            event: ConnectionRow::CONNECTED,
+            at: event.received_at_ms,
+            connected_at: event.received_at_ms,
+            node_id: event.node_id,
+            epoch: event.epoch,
+            peer: connected.peer,
+            protocol_level: u8::try_from(connected.protocol_level).unwrap_or(u8::MAX),
+            clean_start: connected.clean_start,
+            keep_alive_s: connected.keep_alive_s,
+            reason: "",
+            detail: String::new(),
+            bytes_in: traffic.bytes_in,
+            bytes_out: traffic.bytes_out,
+            messages_in: traffic.messages_in,
+            messages_out: traffic.messages_out,
+            kafka_partition: place.kafka_partition,
+            kafka_offset: place.kafka_offset,
+        })),
+        Some(Kind::Disconnected(disconnected)) => Ok(Row::Connection(ConnectionRow {
+            device_id: event.device_id,
+            session_id,
+            event: ConnectionRow::DISCONNECTED,
+            at: event.received_at_ms,
+            connected_at: disconnected.connected_at_ms,
+            node_id: event.node_id,
+            epoch: event.epoch,
+            peer: String::new(),
+            protocol_level: 0,
+            clean_start: false,
+            keep_alive_s: 0,
+            reason: event::disconnect_reason_name(
+                v1::DisconnectReason::try_from(disconnected.reason).unwrap_or_default(),
+            ),
+            detail: disconnected.detail,
+            bytes_in: traffic.bytes_in,
+            bytes_out: traffic.bytes_out,
+            messages_in: traffic.messages_in,
+            messages_out: traffic.messages_out,
+            kafka_partition: place.kafka_partition,
+            kafka_offset: place.kafka_offset,
+        })),
+        None => Err("an event of a kind that this version does not know".to_owned()),
+    }
+}
+
+fn dead_letter_row(payload: &[u8], place: Place) -> Result<Row, String> {
+    let letter = v1::DeadLetter::decode(payload).map_err(|error| error.to_string())?;
+    Ok(Row::DeadLetter(DeadLetterRow {
+        received_at: letter.received_at_ms,
+        device_id: letter.device_id,
+        session_id: session_id(&letter.session_id)?,
+        node_id: letter.node_id,
+        topic: letter.topic,
+        payload: letter.payload.into(),
+        reason: event::reject_reason_name(v1::RejectReason::try_from(letter.reason).unwrap_or_default()),
+        detail: letter.detail,
+        source: DeadLetterRow::GATEWAY,
+        kafka_partition: place.kafka_partition,
+        kafka_offset: place.kafka_offset,
+    }))
+}
+
+/// The record's own time stands for the time received: a replay makes the same row.
+fn not_an_event(record: &Record<'_>, place: Place, detail: String) -> Row {
+    metrics::counter!("fleetpulse_writer_rejected_total", "stream" => record.lane.stream.name()).increment(1);
+    tracing::warn!(lane = %record.lane, offset = record.offset().0, detail, "a record is no event: it becomes a dead letter");
+    Row::DeadLetter(DeadLetterRow {
+        received_at: record.produced_at_ms(),
+        device_id: String::new(),
+        session_id: Uuid::nil(),
+        node_id: String::new(),
+        topic: record.lane.stream.name().to_owned(),
+        payload: record.payload().to_vec(),
+        reason: event::reject_reason_name(v1::RejectReason::NotAnEvent),
+        detail,
+        source: DeadLetterRow::WRITER,
+        kafka_partition: place.kafka_partition,
+        kafka_offset: place.kafka_offset,
+    })
+}
+
+fn session_id(bytes: &[u8]) -> Result<Uuid, String> {
+    Uuid::from_slice(bytes).map_err(|error| format!("session_id: {error}"))
+}
+
+/// The numbers of the column's `Enum8` are those of the protobuf enum.
+fn clock(clock: i32) -> Result<i8, String> {
+    match v1::Clock::try_from(clock) {
+        Ok(v1::Clock::Unspecified) | Err(_) => Err(format!("clock {clock} is not known")),
+        Ok(known) => Ok(known as i8),
+    }
+}
