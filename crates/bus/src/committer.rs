@@ -61,12 +61,12 @@ impl Committer {
     /// Hands a request over.
     pub(crate) fn request(&self, commits: Vec<Commit>) -> Result<(), CommitError> {
         let Some(requests) = &self.requests else {
-            return Err(CommitError::Unavailable(RDKafkaErrorCode::Fail));
+            return Err(CommitError(RDKafkaErrorCode::Fail));
         };
         self.under_way.change(|count| *count += 1);
         requests.try_send(commits).map_err(|error| {
             self.under_way.change(|count| *count -= 1);
-            CommitError::Unavailable(match error {
+            CommitError(match error {
                 TrySendError::Full(_) => RDKafkaErrorCode::QueueFull,
                 TrySendError::Disconnected(_) => RDKafkaErrorCode::Fail,
             })

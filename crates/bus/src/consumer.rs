@@ -70,6 +70,8 @@ pub struct Revocation {
     partitions: TopicPartitionList,
     /// Which ones.
     pub lanes: Vec<Lane>,
+    /// The group gave them to others already: nothing can be committed any more.
+    pub lost: bool,
 }
 
 /// A record, borrowed from the client's fetch buffer.
@@ -107,16 +109,12 @@ pub struct Commit {
     pub note: String,
 }
 
-/// A commit that was not taken.
+/// A commit that was not taken. To be tried again for as long as the partition is ours: while a rebalance is under way
+/// Kafka refuses commits of members that keep the partition, too. That it is not ours any more is told by
+/// [`Polled::Revoked`] alone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CommitError {
-    /// The group moved on without us: the partition is not ours any more.
-    #[error("the group moved on: {0}")]
-    Fenced(RDKafkaErrorCode),
-    /// Kafka could not take it now.
-    #[error("kafka could not take the commit now: {0}")]
-    Unavailable(RDKafkaErrorCode),
-}
+#[error("kafka did not take the commit: {0}")]
+pub struct CommitError(pub RDKafkaErrorCode);
 
 /// The consumer cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -263,7 +261,8 @@ impl Consumer {
             None => Ok(None),
             Some(Event::Revoke(partitions)) => {
                 let lanes = self.topics.lanes(&partitions);
-                Ok(Some(Polled::Revoked(Revocation { partitions, lanes })))
+                let lost = self.client.assignment_lost();
+                Ok(Some(Polled::Revoked(Revocation { partitions, lanes, lost })))
             }
             Some(Event::Committed(lanes, result)) => Ok(Some(Polled::Committed(lanes, result))),
             Some(Event::Assign(partitions)) => {
@@ -307,6 +306,8 @@ impl Consumer {
             assigned.push(Assigned { lane, start });
         }
         assign(&self.client, &positions).map_err(ConsumeError)?;
+        // A partition that went while it was paused comes back paused.
+        self.client.resume(&positions).map_err(ConsumeError)?;
         Ok(Polled::Assigned(assigned))
     }
 }
@@ -477,14 +478,6 @@ impl ConsumerContext for Events {
 
 impl From<&KafkaError> for CommitError {
     fn from(error: &KafkaError) -> Self {
-        use RDKafkaErrorCode as Code;
-        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-        match code {
-            Code::IllegalGeneration
-            | Code::UnknownMemberId
-            | Code::FencedInstanceId
-            | Code::AssignmentLost => Self::Fenced(code),
-            other => Self::Unavailable(other),
-        }
+        Self(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown))
     }
 }

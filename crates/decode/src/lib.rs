@@ -46,13 +46,24 @@ pub use rejection::{DETAIL_BYTES_MAX, Rejection};
 pub use rule::TEXT_BYTES_MAX;
 pub use topic::{Topic, topic};
 
-use event::Millis;
 use event::v1::{Heartbeat, RejectReason};
+use event::{Millis, SessionId};
 
 /// Largest payload of a heartbeat, in bytes. The full built-in one has about 570; the rest is room for `extra`.
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 
-/// Reads a JSON heartbeat (its shape: see the [crate]) that came in at `received_at`.
+/// How a payload came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// When, by the gateway's clock.
+    pub at: Millis,
+    /// In which session.
+    pub session_id: SessionId,
+    /// As which message of that session.
+    pub message: u64,
+}
+
+/// Reads a JSON heartbeat (its shape: see the [crate]) that arrived as `arrival` says.
 ///
 /// **Time.** `ts` is whole milliseconds since 1970 or an RFC 3339 text. Where it is missing the time received
 /// stands in (`CLOCK_GATEWAY`); where `policy` does not believe it, too (`CLOCK_IMPLAUSIBLE`), and
@@ -60,13 +71,14 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 ///
 /// **Identity.** With `device_id` and `device_time_ms`, `identity` names the heartbeat. A device that numbers its
 /// heartbeats says itself which are the same, even where it writes them anew with other spacing or a fresher signal
-/// strength: the identity is then `seq` itself (the device's time keeps two boots apart). Of one that does not, all
-/// that can be known is that the bytes are the same: it is a hash of them. Neither depends on `received_at`, but `device_time_ms`
-/// does where the device sent no believable time: such a heartbeat sent twice counts twice.
+/// strength: the identity is then `seq` itself (the device's time keeps two boots apart). Of one that does not, but says
+/// when, all that can be known is that the bytes are the same: it is a hash of them. Neither depends on the arrival, but
+/// `device_time_ms` does where the device sent no believable time: such a heartbeat sent twice counts twice. One that
+/// says neither is named by its arrival: each message is a heartbeat.
 ///
 /// **Extra.** `extra_json` is one object, or empty where there was nothing: the members of the payload's own `extra`,
 /// the unknown top-level ones, and the unknown ones of a group under its name (`{"battery":{"temp":3}}`); values as
-/// they were written, names sorted. Where two claim one name, the member of `extra` stays under `extra`, and so does
+/// they were written, what stood at the top first, names sorted. Where two claim one name, the member of `extra` stays under `extra`, and so does
 /// one that is itself called `extra`: `{"x":1,"extra":{"x":2,"y":3}}` gives `{"x":1,"y":3,"extra":{"x":2}}`.
 /// It is never longer than the payload.
 ///
@@ -80,7 +92,7 @@ pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// | `OUT_OF_RANGE` | a number or text outside its field's range; a lone surrogate; unknown values nested too deep |
 ///
 /// What is no JSON is `NOT_JSON` wherever it breaks off; of several bad fields the first one is named.
-pub fn heartbeat(payload: &[u8], received_at: Millis, policy: &ClockPolicy) -> Result<Heartbeat, Rejection> {
+pub fn heartbeat(payload: &[u8], arrival: &Arrival, policy: &ClockPolicy) -> Result<Heartbeat, Rejection> {
     if payload.len() > PAYLOAD_BYTES_MAX {
         let detail = format_args!(
             "payload has {} bytes, {PAYLOAD_BYTES_MAX} are allowed",
@@ -91,7 +103,8 @@ pub fn heartbeat(payload: &[u8], received_at: Millis, policy: &ClockPolicy) -> R
     let text = str::from_utf8(payload).map_err(|error| Rejection::new(RejectReason::NotJson, error))?;
     let (mut heartbeat, beyond) = object::read::<Heartbeat>(text)?;
     heartbeat.extra_json = beyond.into_json()?;
-    heartbeat.identity = identity::of(heartbeat.sequence, payload);
-    policy.settle(&mut heartbeat, received_at);
+    let said_when = heartbeat.claimed_time_ms.is_some();
+    policy.settle(&mut heartbeat, arrival.at);
+    heartbeat.identity = identity::of(heartbeat.sequence, said_when, payload, arrival);
     Ok(heartbeat)
 }

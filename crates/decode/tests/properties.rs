@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use decode::{ClockPolicy, DETAIL_BYTES_MAX, Rejection};
-use event::Millis;
+use decode::{Arrival, ClockPolicy, DETAIL_BYTES_MAX, Rejection};
+use event::{Millis, SessionId};
 use event::v1::{Battery, Clock, Heartbeat, Position, Radio, Sim, Usage};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -14,8 +14,12 @@ use serde_json::{Map, Value};
 const EXAMPLE: &[u8] = include_bytes!("fixtures/valid/the_example_of_the_crate.json");
 const RECEIVED_AT: Millis = Millis(1_767_225_601_000);
 
+fn arrival(at: Millis) -> Arrival {
+    Arrival { at, session_id: SessionId(uuid::Uuid::from_u128(7)), message: 1 }
+}
+
 fn decoded(payload: impl AsRef<[u8]>) -> Result<Heartbeat, Rejection> {
-    decode::heartbeat(payload.as_ref(), RECEIVED_AT, &ClockPolicy::default())
+    decode::heartbeat(payload.as_ref(), &arrival(RECEIVED_AT), &ClockPolicy::default())
 }
 
 /// Decodes, and checks what every outcome must keep to.
@@ -214,7 +218,7 @@ proptest! {
     #[test]
     fn identity_does_not_depend_on_the_time_received(heartbeat in heartbeat(), received_at: i64) {
         let payload = rendered(&heartbeat, false);
-        let again = decode::heartbeat(payload.as_bytes(), Millis(received_at), &ClockPolicy::default()).unwrap();
+        let again = decode::heartbeat(payload.as_bytes(), &arrival(Millis(received_at)), &ClockPolicy::default()).unwrap();
         prop_assert_eq!(decoded(&payload).unwrap().identity, again.identity);
     }
 

@@ -1,7 +1,7 @@
 //! From a PUBLISH to the record that Kafka will hold: an event, a dead letter, or a refusal.
 
 use bus::Stream;
-use decode::Topic;
+use decode::{Arrival, Topic};
 use event::v1::{DeadLetter, event::Kind};
 use prost::Message;
 
@@ -37,7 +37,8 @@ pub(crate) fn of(publish: &Publish, session: &Session, shared: &Shared) -> Resul
         }
     }
     let received_at = now();
-    match decode::heartbeat(&publish.payload, received_at, &shared.clock) {
+    let arrival = Arrival { at: received_at, session_id: session.id, message: session.traffic.messages_in };
+    match decode::heartbeat(&publish.payload, &arrival, &shared.clock) {
         Ok(heartbeat) => {
             let event = session.event(shared, received_at, Kind::Heartbeat(heartbeat));
             Ok(Record {

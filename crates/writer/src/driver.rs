@@ -128,11 +128,11 @@ impl Driver {
     /// Partitions go: what is under way may land, then they are forgotten and given back.
     fn revoked(&mut self, revocation: Revocation) -> Result<(), RunError> {
         let deadline = Instant::now() + REVOKE_GRACE;
-        let finished = self.finish(&revocation.lanes, deadline);
+        let finished = if revocation.lost { Ok(()) } else { self.finish(&revocation.lanes, deadline) };
         for id in &revocation.lanes {
             self.state.forget(*id);
         }
-        tracing::info!(partitions = revocation.lanes.len(), "partitions revoked");
+        tracing::info!(partitions = revocation.lanes.len(), lost = revocation.lost, "partitions revoked");
         // Released in any case: a consumer that is dropped with a revocation unanswered never leaves the group.
         self.consumer.release(revocation)?;
         finished
@@ -213,17 +213,14 @@ impl Lanes {
     fn committed(&mut self, ids: &[Id], outcome: &Result<(), CommitError>) {
         if let Err(error) = outcome {
             metrics::counter!("fleetpulse_writer_commit_failures_total").increment(1);
-            tracing::warn!(%error, partitions = ids.len(), "commit failed");
+            tracing::info!(%error, partitions = ids.len(), "commit not taken, again");
         }
         for id in ids {
             let Some(owned) = self.lanes.get_mut(id) else {
                 continue;
             };
-            match owned.lane.committed(outcome) {
-                Ok(step) => self.act(*id, step.map(|step| (step, None))),
-                // The revocation will come; until then nothing of this partition is touched.
-                Err(_fenced) => self.forget(*id),
-            }
+            let step = owned.lane.committed(outcome);
+            self.act(*id, step.map(|step| (step, None)));
         }
     }
 

@@ -9,8 +9,8 @@
 //!     +------------------------> Inserting
 //! ```
 //!
-//! At most one batch is under way and one fills. A commit that Kafka could not take is tried again; a commit that says
-//! that the group moved on ends the lane: its rows belong to the next owner.
+//! At most one batch is under way and one fills. A commit that Kafka did not take is tried again until it is taken, or until
+//! the partition is taken away and the lane is dropped: its rows belong to the next owner.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,10 +69,6 @@ pub(crate) struct Taken {
 
 /// A step, and why a batch was closed if one was.
 pub(crate) type Closing = (Step, Option<CloseReason>);
-
-/// The partition is not ours any more: everything about it is to be forgotten.
-#[derive(Debug)]
-pub(crate) struct Fenced;
 
 impl Lane {
     pub(crate) fn new(assigned: &Assigned) -> Result<Self, NotUnderstood> {
@@ -146,26 +142,21 @@ impl Lane {
     }
 
     /// A commit ended.
-    pub(crate) fn committed(&mut self, outcome: &Result<(), CommitError>) -> Result<Option<Step>, Fenced> {
-        let state = std::mem::replace(&mut self.state, State::Idle);
-        match (state, outcome) {
-            (_, Err(CommitError::Fenced(_))) => Err(Fenced),
+    pub(crate) fn committed(&mut self, outcome: &Result<(), CommitError>) -> Option<Step> {
+        match (std::mem::replace(&mut self.state, State::Idle), outcome) {
             (State::Announcing(batch), Ok(())) => {
                 self.state = State::Inserting(batch.clone());
-                Ok(Some(Step::Insert(batch)))
+                Some(Step::Insert(batch))
             }
-            (State::Concluding(_), Ok(())) => Ok(None),
-            (state @ (State::Announcing(_) | State::Concluding(_)), Err(CommitError::Unavailable(_))) => {
-                self.state = State::Again {
-                    at: Instant::now() + COMMIT_AGAIN_AFTER,
-                    then: Box::new(state),
-                };
-                Ok(None)
+            (State::Concluding(_), Ok(())) => None,
+            (state @ (State::Announcing(_) | State::Concluding(_)), Err(_)) => {
+                self.state = State::Again { at: Instant::now() + COMMIT_AGAIN_AFTER, then: Box::new(state) };
+                None
             }
             (other, _) => {
                 // The outcome of a commit that is not waited for.
                 self.state = other;
-                Ok(None)
+                None
             }
         }
     }

@@ -1,0 +1,15 @@
+//! The whole system on real services: real `fleetpulse` processes, a real Kafka, a real ClickHouse, and clients that
+//! speak MQTT over TCP. `cargo xtask test` starts the services and runs this; without them every test fails and says so.
+//!
+//! Each test has a database and topics of its own, named after the test. Tests that hang or kill a service start one of
+//! their own.
+
+mod commands;
+mod faults;
+mod heartbeats;
+mod mqtt_client;
+mod pipeline;
+mod protocol;
+mod rejects;
+mod services;
+mod sessions;

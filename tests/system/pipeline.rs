@@ -1,0 +1,189 @@
+//! Gateways and writers under test, as processes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use devstack::{Process, ports};
+
+use crate::mqtt_client::Client;
+use crate::services::{DEADLINE, Services, eventually, folder, from_environment};
+
+/// One gateway and one writer over topics and a database of their own.
+pub(crate) struct Pipeline {
+    pub services: Services,
+    pub database: String,
+    pub mqtt: SocketAddr,
+    pub gateway: Process,
+    pub writer: Process,
+    name: String,
+    folder: PathBuf,
+    settings: Vec<String>,
+    gateway_operations: SocketAddr,
+    writer_operations: SocketAddr,
+}
+
+impl Pipeline {
+    /// Starts a pipeline named after its test, on the shared services.
+    pub(crate) fn start(test: &str) -> Result<Self> {
+        Self::start_on(test, Services::shared()?, &[])
+    }
+
+    /// Starts a pipeline with settings of its own on top of those that keep tests apart.
+    pub(crate) fn start_on(test: &str, services: Services, extra: &[&str]) -> Result<Self> {
+        let folder = folder(test)?;
+        let database = format!("test_{test}");
+        services.ask("system", &format!("DROP DATABASE IF EXISTS {database}"))?;
+        let unique = std::process::id();
+        let [mqtt, gateway_operations, writer_operations] = [local()?, local()?, local()?];
+        let mut settings = vec![
+            format!("kafka.brokers={}", services.kafka),
+            format!("kafka.events_topic=test.{test}.{unique}.events"),
+            format!("kafka.dead_letters_topic=test.{test}.{unique}.dead-letters"),
+            "kafka.partitions=2".to_owned(),
+            "kafka.session_timeout_ms=6000".to_owned(),
+            format!("clickhouse.url={}", services.clickhouse),
+            format!("clickhouse.database={database}"),
+            format!("gateway.mqtt_listen={mqtt}"),
+            format!("gateway.operations_listen={gateway_operations}"),
+            "gateway.authentication=anonymous".to_owned(),
+            "gateway.connections_max=1000".to_owned(),
+            format!("writer.operations_listen={writer_operations}"),
+            format!("writer.group=test-{test}-{unique}"),
+            "writer.batch_age_ms=200".to_owned(),
+        ];
+        settings.extend(extra.iter().map(|&setting| setting.to_owned()));
+        let migrated = command("migrate", &settings)?.output().context("cannot run fleetpulse migrate")?;
+        ensure!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
+        let gateway = spawn("gateway", &settings, &folder)?;
+        let writer = spawn("writer", &settings, &folder)?;
+        let mut pipeline = Self {
+            services,
+            database,
+            mqtt,
+            gateway,
+            writer,
+            name: test.to_owned(),
+            folder,
+            settings,
+            gateway_operations,
+            writer_operations,
+        };
+        pipeline.await_gateway()?;
+        pipeline.await_writer()?;
+        Ok(pipeline)
+    }
+
+    /// Starts the writer again, after it was stopped or killed, and waits until it has partitions.
+    pub(crate) fn start_writer(&mut self) -> Result<()> {
+        self.writer = spawn("writer", &self.settings, &self.folder)?;
+        self.await_writer()
+    }
+
+    /// Starts another writer of the same group, beside the first.
+    pub(crate) fn second_writer(&self) -> Result<Process> {
+        let operations = local()?;
+        let mut settings = self.settings.clone();
+        settings.push(format!("writer.operations_listen={operations}"));
+        let log = self.folder.join("second-writer.log");
+        let mut writer = Process::spawn("second writer", &mut command("writer", &settings)?, &log)?;
+        await_ready(&mut writer, operations)?;
+        Ok(writer)
+    }
+
+    /// Starts the gateway again, after it was stopped or killed.
+    pub(crate) fn start_gateway(&mut self) -> Result<()> {
+        self.gateway = spawn("gateway", &self.settings, &self.folder)?;
+        self.await_gateway()
+    }
+
+    fn await_gateway(&mut self) -> Result<()> {
+        await_ready(&mut self.gateway, self.gateway_operations)
+    }
+
+    fn await_writer(&mut self) -> Result<()> {
+        await_ready(&mut self.writer, self.writer_operations)
+    }
+
+    /// Asks ClickHouse about this pipeline's database.
+    pub(crate) fn ask(&self, question: &str) -> Result<String> {
+        self.services.ask(&self.database, question)
+    }
+
+    /// Waits until a question has an answer.
+    pub(crate) fn eventually(&self, question: &str, answer: &str) -> Result<()> {
+        let what = format!("{question} -> {answer:?}");
+        eventually(&what, || {
+            let found = self.ask(question)?;
+            if found == answer { Ok(Some(())) } else { Err(anyhow!("clickhouse said {found:?}")) }
+        })
+    }
+
+    /// Connects a client in MQTT 3.1.1 (4) or 5.
+    pub(crate) fn connect(&self, device_id: &str, protocol_level: u8) -> Result<Client> {
+        Client::connect(self.mqtt, device_id, protocol_level)
+    }
+
+    /// A counter or gauge of the gateway, all its labels together.
+    pub(crate) fn gateway_metric(&self, name: &str) -> Result<f64> {
+        let text = ureq::get(&format!("http://{}/metrics", self.gateway_operations)).call()?.body_mut().read_to_string()?;
+        let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
+        values.map(|(_, value)| value.parse::<f64>().context("a number")).sum()
+    }
+
+    /// Whether the gateway says that it is ready.
+    pub(crate) fn gateway_is_ready(&self) -> Result<bool> {
+        is_ready(self.gateway_operations)
+    }
+
+    /// The name of this pipeline's events topic.
+    pub(crate) fn events_topic(&self) -> String {
+        format!("test.{}.{}.events", self.name, std::process::id())
+    }
+
+    /// Ends both processes in order; each has to end well.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        for process in [&mut self.gateway, &mut self.writer] {
+            let status = process.terminate(DEADLINE)?;
+            ensure!(status.success(), "{} ended with {status}: {}", process.name(), process.log_tail(20));
+        }
+        Ok(())
+    }
+}
+
+/// A `fleetpulse` command with settings as flags.
+pub(crate) fn command(role: &str, settings: &[String]) -> Result<Command> {
+    let mut command = Command::new(from_environment("FLEETPULSE_TEST_BIN")?);
+    command.arg(role);
+    for setting in settings {
+        command.arg("--set").arg(setting);
+    }
+    // What is set for the tests themselves is not for the processes under test.
+    command.env_remove("FLEETPULSE_KAFKA_BROKERS").env_remove("FLEETPULSE_CLICKHOUSE_URL");
+    Ok(command)
+}
+
+fn spawn(role: &str, settings: &[String], folder: &std::path::Path) -> Result<Process> {
+    let log = folder.join(format!("{role}.log"));
+    Ok(Process::spawn(role, &mut command(role, settings)?, &log)?)
+}
+
+fn await_ready(process: &mut Process, operations: SocketAddr) -> Result<()> {
+    let ready = eventually("ready", || {
+        ensure!(process.is_running(), "it ended");
+        Ok(is_ready(operations)?.then_some(()))
+    });
+    ready.with_context(|| format!("{}: {}", process.name(), process.log_tail(20)))
+}
+
+fn is_ready(operations: SocketAddr) -> Result<bool> {
+    let request = ureq::get(&format!("http://{operations}/readyz"));
+    let answer = request.config().http_status_as_error(false).timeout_global(Some(Duration::from_secs(5))).build().call()?;
+    Ok(answer.status() == 200)
+}
+
+fn local() -> Result<SocketAddr> {
+    Ok(SocketAddr::from(([127, 0, 0, 1], ports::free_port()?)))
+}
