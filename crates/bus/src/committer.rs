@@ -8,8 +8,6 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use rdkafka::error::RDKafkaErrorCode;
-
 use crate::{Commit, CommitError, Lane};
 
 /// Requests that wait. The writer has one a partition under way, most of them joined into one request.
@@ -61,14 +59,14 @@ impl Committer {
     /// Hands a request over.
     pub(crate) fn request(&self, commits: Vec<Commit>) -> Result<(), CommitError> {
         let Some(requests) = &self.requests else {
-            return Err(CommitError(RDKafkaErrorCode::Fail));
+            return Err(CommitError("the committing thread has ended".into()));
         };
         self.under_way.change(|count| *count += 1);
         requests.try_send(commits).map_err(|error| {
             self.under_way.change(|count| *count -= 1);
             CommitError(match error {
-                TrySendError::Full(_) => RDKafkaErrorCode::QueueFull,
-                TrySendError::Disconnected(_) => RDKafkaErrorCode::Fail,
+                TrySendError::Full(_) => format!("{WAITING_MAX} commits wait already"),
+                TrySendError::Disconnected(_) => "the committing thread has ended".into(),
             })
         })
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -114,7 +114,7 @@ pub struct Commit {
 /// [`Polled::Revoked`] alone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("kafka did not take the commit: {0}")]
-pub struct CommitError(pub RDKafkaErrorCode);
+pub struct CommitError(pub String);
 
 /// The consumer cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -262,7 +262,11 @@ impl Consumer {
             Some(Event::Revoke(partitions)) => {
                 let lanes = self.topics.lanes(&partitions);
                 let lost = self.client.assignment_lost();
-                Ok(Some(Polled::Revoked(Revocation { partitions, lanes, lost })))
+                Ok(Some(Polled::Revoked(Revocation {
+                    partitions,
+                    lanes,
+                    lost,
+                })))
             }
             Some(Event::Committed(lanes, result)) => Ok(Some(Polled::Committed(lanes, result))),
             Some(Event::Assign(partitions)) => {
@@ -478,6 +482,10 @@ impl ConsumerContext for Events {
 
 impl From<&KafkaError> for CommitError {
     fn from(error: &KafkaError) -> Self {
-        Self(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown))
+        Self(
+            error
+                .rdkafka_error_code()
+                .map_or_else(|| error.to_string(), |code| code.to_string()),
+        )
     }
 }

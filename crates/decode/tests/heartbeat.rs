@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use decode::{Arrival, ClockPolicy, NESTING_LEVELS_MAX, PAYLOAD_BYTES_MAX, Rejection};
-use event::{Millis, SessionId};
 use event::v1::{Battery, Clock, Heartbeat, Position, Radio, RejectReason, Sim, Usage};
+use event::{Millis, SessionId};
 
 const RECEIVED_AT: Millis = Millis(1_767_225_601_000);
 
 fn arrival(at: Millis) -> Arrival {
-    Arrival { at, session_id: SessionId(uuid::Uuid::from_u128(7)), message: 1 }
+    Arrival {
+        at,
+        session_id: SessionId(uuid::Uuid::from_u128(7)),
+        message: 1,
+    }
 }
 
 fn decoded(payload: impl AsRef<[u8]>) -> Result<Heartbeat, Rejection> {
@@ -251,5 +255,8 @@ fn a_numbered_heartbeat_is_the_same_however_it_is_written() {
         identity(r#"{ "boot_id":"a", "seq":1.0, "x":0 }"#)
     );
     assert_ne!(identity(r#"{"seq":1}"#), identity(r#"{"seq":2}"#));
-    assert_ne!(identity(r#"{"ts":1767225600000,"uptime_s":1}"#), identity(r#"{"ts":1767225600000,"uptime_s":2}"#));
+    assert_ne!(
+        identity(r#"{"ts":1767225600000,"uptime_s":1}"#),
+        identity(r#"{"ts":1767225600000,"uptime_s":2}"#)
+    );
 }

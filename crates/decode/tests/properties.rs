@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use decode::{Arrival, ClockPolicy, DETAIL_BYTES_MAX, Rejection};
-use event::{Millis, SessionId};
 use event::v1::{Battery, Clock, Heartbeat, Position, Radio, Sim, Usage};
+use event::{Millis, SessionId};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -15,7 +15,11 @@ const EXAMPLE: &[u8] = include_bytes!("fixtures/valid/the_example_of_the_crate.j
 const RECEIVED_AT: Millis = Millis(1_767_225_601_000);
 
 fn arrival(at: Millis) -> Arrival {
-    Arrival { at, session_id: SessionId(uuid::Uuid::from_u128(7)), message: 1 }
+    Arrival {
+        at,
+        session_id: SessionId(uuid::Uuid::from_u128(7)),
+        message: 1,
+    }
 }
 
 fn decoded(payload: impl AsRef<[u8]>) -> Result<Heartbeat, Rejection> {

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use bus::{Lane, Offset, Record};
+use bus::{Lane, Offset};
 use store::rows::{ConnectionRow, DeadLetterRow, HeartbeatRow};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::row::{self, Row};
+use crate::row::{self, Input, Row};
 
 /// When a batch is closed.
 #[derive(Clone, Copy, Debug)]
@@ -55,16 +55,16 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// A batch that begins with a record.
-    pub(crate) fn open(record: &Record<'_>) -> Self {
+    pub(crate) fn open(record: &Input<'_>, now: Instant) -> Self {
         let mut batch = Self {
             lane: record.lane,
-            first: record.offset(),
-            last: record.offset(),
+            first: record.offset,
+            last: record.offset,
             heartbeats: Vec::new(),
             connections: Vec::new(),
             dead_letters: Vec::new(),
             bytes: 0,
-            opened_at: Instant::now(),
+            opened_at: now,
             content: Xxh3::new(),
         };
         batch.push(record);
@@ -72,11 +72,11 @@ impl Batch {
     }
 
     /// Adds the next record.
-    pub(crate) fn push(&mut self, record: &Record<'_>) {
-        self.last = record.offset();
-        self.content.update(record.payload());
+    pub(crate) fn push(&mut self, record: &Input<'_>) {
+        self.last = record.offset;
+        self.content.update(record.payload);
         // The texts of a row are those of the record, in allocations of their own.
-        self.bytes += size_of::<HeartbeatRow>() + 2 * record.payload().len();
+        self.bytes += size_of::<HeartbeatRow>() + 2 * record.payload.len();
         match row::of(record) {
             Row::Heartbeat(row) => self.heartbeats.push(*row),
             Row::Connection(row) => self.connections.push(row),

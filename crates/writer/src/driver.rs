@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::{CloseReason, Limits};
 use crate::lane::{Closing, Lane, Step};
+use crate::row::Input;
 use crate::{Config, RunError, insert};
 
 /// How long a poll waits for the next record: the delay with which a landed insert is noticed while nothing comes in.
@@ -128,11 +129,19 @@ impl Driver {
     /// Partitions go: what is under way may land, then they are forgotten and given back.
     fn revoked(&mut self, revocation: Revocation) -> Result<(), RunError> {
         let deadline = Instant::now() + REVOKE_GRACE;
-        let finished = if revocation.lost { Ok(()) } else { self.finish(&revocation.lanes, deadline) };
+        let finished = if revocation.lost {
+            Ok(())
+        } else {
+            self.finish(&revocation.lanes, deadline)
+        };
         for id in &revocation.lanes {
             self.state.forget(*id);
         }
-        tracing::info!(partitions = revocation.lanes.len(), lost = revocation.lost, "partitions revoked");
+        tracing::info!(
+            partitions = revocation.lanes.len(),
+            lost = revocation.lost,
+            "partitions revoked"
+        );
         // Released in any case: a consumer that is dropped with a revocation unanswered never leaves the group.
         self.consumer.release(revocation)?;
         finished
@@ -200,7 +209,13 @@ impl Lanes {
         };
         metrics::counter!("fleetpulse_writer_consumed_total", "stream" => record.lane.stream.name())
             .increment(1);
-        let taken = owned.lane.take(record, &self.limits);
+        let input = Input {
+            lane: record.lane,
+            offset: record.offset(),
+            produced_at_ms: record.produced_at_ms(),
+            payload: record.payload(),
+        };
+        let taken = owned.lane.take(&input, &self.limits, Instant::now());
         if let Some(gap) = taken.gap {
             let lost = (gap.last.0 - gap.first.0 + 1).unsigned_abs();
             metrics::counter!("fleetpulse_writer_gap_records_total", "stream" => record.lane.stream.name())
@@ -219,7 +234,7 @@ impl Lanes {
             let Some(owned) = self.lanes.get_mut(id) else {
                 continue;
             };
-            let step = owned.lane.committed(outcome);
+            let step = owned.lane.committed(outcome, Instant::now());
             self.act(*id, step.map(|step| (step, None)));
         }
     }
@@ -240,17 +255,23 @@ impl Lanes {
             };
             owned.insert = None;
             outcome.map_err(RunError::Insert)?;
-            let step = owned.lane.landed(&self.limits);
+            let step = owned.lane.landed(&self.limits, Instant::now());
             self.act(id, step);
         }
         Ok(())
     }
 
     fn close_due(&mut self, pressed: bool) {
+        let now = Instant::now();
         let steps: Vec<(Id, Closing)> = self
             .lanes
             .iter_mut()
-            .filter_map(|(id, owned)| owned.lane.step(&self.limits, pressed).map(|step| (*id, step)))
+            .filter_map(|(id, owned)| {
+                owned
+                    .lane
+                    .step(&self.limits, pressed, now)
+                    .map(|step| (*id, step))
+            })
             .collect();
         for (id, step) in steps {
             self.act(id, Some(step));
@@ -262,7 +283,7 @@ impl Lanes {
             let Some(owned) = self.lanes.get_mut(id) else {
                 continue;
             };
-            let again = owned.lane.step(&self.limits, true);
+            let again = owned.lane.step(&self.limits, true, Instant::now());
             let step = again.or_else(|| owned.lane.close_now());
             self.act(*id, step);
         }

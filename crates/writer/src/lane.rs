@@ -1,4 +1,4 @@
-//! What one partition is doing: a state machine without I/O. The driver feeds it records and outcomes and does what it
+//! What one partition is doing: a state machine without I/O or clock. The driver feeds it records and outcomes and does what it
 //! answers.
 //!
 //! ```text
@@ -15,10 +15,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bus::{Assigned, Commit, CommitError, Lane as Id, Offset, Record, Start};
+use bus::{Assigned, Commit, CommitError, Lane as Id, Offset, Start};
 
 use crate::batch::{Batch, CloseReason, Limits};
 use crate::note::{self, NotUnderstood};
+use crate::row::Input;
 
 /// After a commit that Kafka could not take.
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -86,8 +87,8 @@ impl Lane {
     }
 
     /// Takes the next record.
-    pub(crate) fn take(&mut self, record: &Record<'_>, limits: &Limits) -> Taken {
-        let offset = record.offset();
+    pub(crate) fn take(&mut self, record: &Input<'_>, limits: &Limits, now: Instant) -> Taken {
+        let offset = record.offset;
         let expected = self.next.replace(Offset(offset.0 + 1));
         let gap = expected.filter(|expected| *expected < offset);
         let mut step = None;
@@ -98,7 +99,7 @@ impl Lane {
         }
         match &mut self.filling {
             Some(batch) => batch.push(record),
-            None => self.filling = Some(Batch::open(record)),
+            None => self.filling = Some(Batch::open(record, now)),
         }
         if step.is_none() && matches!(self.state, State::Idle) {
             step = self.full(limits).and_then(|reason| self.close(reason));
@@ -113,13 +114,13 @@ impl Lane {
     }
 
     /// What to do now, if anything. `pressed`: memory is short, so what can be closed is.
-    pub(crate) fn step(&mut self, limits: &Limits, pressed: bool) -> Option<Closing> {
+    pub(crate) fn step(&mut self, limits: &Limits, pressed: bool, now: Instant) -> Option<Closing> {
         match &self.state {
             State::Idle => {
-                let reason = self.due(limits, pressed)?;
+                let reason = self.due(limits, pressed, now)?;
                 self.close(reason)
             }
-            State::Again { at, .. } if *at <= Instant::now() => {
+            State::Again { at, .. } if *at <= now => {
                 let State::Again { then, .. } = std::mem::replace(&mut self.state, State::Idle) else {
                     unreachable!("matched above")
                 };
@@ -142,7 +143,7 @@ impl Lane {
     }
 
     /// A commit ended.
-    pub(crate) fn committed(&mut self, outcome: &Result<(), CommitError>) -> Option<Step> {
+    pub(crate) fn committed(&mut self, outcome: &Result<(), CommitError>, now: Instant) -> Option<Step> {
         match (std::mem::replace(&mut self.state, State::Idle), outcome) {
             (State::Announcing(batch), Ok(())) => {
                 self.state = State::Inserting(batch.clone());
@@ -150,7 +151,10 @@ impl Lane {
             }
             (State::Concluding(_), Ok(())) => None,
             (state @ (State::Announcing(_) | State::Concluding(_)), Err(_)) => {
-                self.state = State::Again { at: Instant::now() + COMMIT_AGAIN_AFTER, then: Box::new(state) };
+                self.state = State::Again {
+                    at: now + COMMIT_AGAIN_AFTER,
+                    then: Box::new(state),
+                };
                 None
             }
             (other, _) => {
@@ -162,13 +166,13 @@ impl Lane {
     }
 
     /// The batch under way has landed.
-    pub(crate) fn landed(&mut self, limits: &Limits) -> Option<Closing> {
+    pub(crate) fn landed(&mut self, limits: &Limits, now: Instant) -> Option<Closing> {
         let State::Inserting(batch) = &self.state else {
             return None;
         };
         let next = Offset(batch.last.0 + 1);
         self.state = State::Idle;
-        if let Some(reason) = self.due(limits, false) {
+        if let Some(reason) = self.due(limits, false, now) {
             // One commit concludes this batch and announces the next.
             return self.close(reason);
         }
@@ -211,13 +215,13 @@ impl Lane {
     }
 
     /// Whether it is time to close what fills.
-    fn due(&self, limits: &Limits, pressed: bool) -> Option<CloseReason> {
+    fn due(&self, limits: &Limits, pressed: bool, now: Instant) -> Option<CloseReason> {
         let aged = || {
             let batch = self.filling.as_ref().filter(|_| self.replay.is_none())?;
             if pressed {
                 return Some(CloseReason::Bytes);
             }
-            (batch.opened_at.elapsed() >= limits.age).then_some(CloseReason::Age)
+            (now.saturating_duration_since(batch.opened_at) >= limits.age).then_some(CloseReason::Age)
         };
         self.full(limits).or_else(aged)
     }
@@ -254,3 +258,6 @@ impl Lane {
         }
     }
 }
+
+#[cfg(test)]
+mod model;

@@ -1,6 +1,6 @@
 //! From a record to the row it becomes.
 
-use bus::{Record, Stream};
+use bus::{Lane, Offset, Stream};
 use event::v1::{self, Event, event::Kind};
 use prost::Message;
 use store::rows::{ConnectionRow, DeadLetterRow, HeartbeatRow};
@@ -13,6 +13,15 @@ pub(crate) enum Row {
     DeadLetter(DeadLetterRow),
 }
 
+/// A record as it came from Kafka.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Input<'a> {
+    pub lane: Lane,
+    pub offset: Offset,
+    pub produced_at_ms: i64,
+    pub payload: &'a [u8],
+}
+
 /// Where a record stands.
 #[derive(Clone, Copy)]
 struct Place {
@@ -21,14 +30,14 @@ struct Place {
 }
 
 /// The row of a record. A record that is no event is a dead letter: nothing is dropped.
-pub(crate) fn of(record: &Record<'_>) -> Row {
+pub(crate) fn of(record: &Input<'_>) -> Row {
     let place = Place {
         kafka_partition: record.lane.partition.0.unsigned_abs(),
-        kafka_offset: record.offset().0.unsigned_abs(),
+        kafka_offset: record.offset.0.unsigned_abs(),
     };
     let row = match record.lane.stream {
-        Stream::Events => event_row(record.payload(), place),
-        Stream::DeadLetters => dead_letter_row(record.payload(), place),
+        Stream::Events => event_row(record.payload, place),
+        Stream::DeadLetters => dead_letter_row(record.payload, place),
     };
     row.unwrap_or_else(|detail| not_an_event(record, place, detail))
 }
@@ -163,16 +172,16 @@ fn dead_letter_row(payload: &[u8], place: Place) -> Result<Row, String> {
 }
 
 /// The record's own time stands for the time received: a replay makes the same row.
-fn not_an_event(record: &Record<'_>, place: Place, detail: String) -> Row {
+fn not_an_event(record: &Input<'_>, place: Place, detail: String) -> Row {
     metrics::counter!("fleetpulse_writer_rejected_total", "stream" => record.lane.stream.name()).increment(1);
-    tracing::warn!(lane = %record.lane, offset = record.offset().0, detail, "a record is no event: it becomes a dead letter");
+    tracing::warn!(lane = %record.lane, offset = record.offset.0, detail, "a record is no event: it becomes a dead letter");
     Row::DeadLetter(DeadLetterRow {
-        received_at: record.produced_at_ms(),
+        received_at: record.produced_at_ms,
         device_id: String::new(),
         session_id: Uuid::nil(),
         node_id: String::new(),
         topic: record.lane.stream.name().to_owned(),
-        payload: record.payload().to_vec(),
+        payload: record.payload.to_vec(),
         reason: event::reject_reason_name(v1::RejectReason::NotAnEvent),
         detail,
         source: DeadLetterRow::WRITER,
