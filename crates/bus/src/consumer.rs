@@ -170,12 +170,7 @@ impl Consumer {
             },
             {
                 let client = client.clone();
-                move |lanes, outcome| {
-                    client
-                        .context()
-                        .lock()
-                        .push_back(Event::Committed(lanes, outcome))
-                }
+                move |lanes, outcome| client.context().note(Event::Committed(lanes, outcome))
             },
         )
         .map_err(|error| config.client_error(KafkaError::ClientCreation(error.to_string())))?;
@@ -222,8 +217,9 @@ impl Consumer {
     /// # Errors
     /// Where the client refuses.
     pub fn release(&self, revocation: Revocation) -> Result<(), ConsumeError> {
+        let Revocation { partitions, .. } = revocation;
         self.committer.settle();
-        unassign(&self.client, &revocation.partitions).map_err(ConsumeError)
+        unassign(&self.client, &partitions).map_err(ConsumeError)
     }
 
     /// Starts to commit positions; the outcome comes out of [`Consumer::poll`].
@@ -420,6 +416,10 @@ impl Events {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn note(&self, event: Event) {
+        self.lock().push_back(event);
+    }
+
     fn take(&self) -> Option<Event> {
         self.lock().pop_front()
     }
@@ -472,7 +472,7 @@ impl ConsumerContext for Events {
             return;
         }
         let partitions = partitions.clone();
-        self.lock().push_back(if assigning {
+        self.note(if assigning {
             Event::Assign(partitions)
         } else {
             Event::Revoke(partitions)

@@ -151,23 +151,29 @@ fn defaults() -> Table {
 }
 
 fn from_file(path: &Path, given: &mut Vec<Given>, problems: &mut Vec<Problem>) {
-    let mut problem = |message: String| {
-        problems.push(Problem {
-            key: path.display().to_string(),
-            message,
-        })
+    let problem = |message: String| Problem {
+        key: path.display().to_string(),
+        message,
     };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) => return problem(format!("cannot be read: {error}")),
+        Err(error) => {
+            problems.push(problem(format!("cannot be read: {error}")));
+            return;
+        }
     };
     let table: Table = match text.parse() {
         Ok(table) => table,
-        Err(error) => return problem(format!("is not TOML: {error}")),
+        Err(error) => {
+            problems.push(problem(format!("is not TOML: {error}")));
+            return;
+        }
     };
     for (section, content) in table {
         let Value::Table(content) = content else {
-            problem(format!("`{section}` stands outside of a section such as [kafka]"));
+            problems.push(problem(format!(
+                "`{section}` stands outside of a section such as [kafka]"
+            )));
             continue;
         };
         let from = format!("in {}", path.display());

@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::handshake::{self, Accepted, Answered, HandshakeError};
-use crate::mqtt::{Ack, Delivery, Goodbye, Packet, Publish, Wire};
+use crate::mqtt::{Ack, Goodbye, Packet, Publish, QoS, Wire};
 use crate::record::{self, Record};
 use crate::session::Session;
 use crate::unacknowledged::{Answer, Settled, Unacknowledged};
@@ -43,7 +43,7 @@ impl End {
         }
     }
 
-    fn because(mut self, detail: impl ToString) -> Self {
+    fn because(mut self, detail: &(impl ToString + ?Sized)) -> Self {
         self.detail = detail.to_string();
         self
     }
@@ -76,7 +76,7 @@ where
     };
     let ended = match connected {
         None => End::new(Reason::ServerShuttingDown, Goodbye::ServerShuttingDown),
-        Some(Err(error)) => End::new(Reason::StoreUnavailable, None).because(error),
+        Some(Err(error)) => End::new(Reason::StoreUnavailable, None).because(&error),
         Some(Ok(delivery)) => {
             let mut unacknowledged = Unacknowledged::default();
             unacknowledged.push(delivery, Answer::Nothing);
@@ -223,7 +223,7 @@ where
                 self.idle.seen();
                 self.take_packets()
             }
-            Action::Received(Err(error)) => Err(End::new(Reason::ConnectionLost, None).because(error)),
+            Action::Received(Err(error)) => Err(End::new(Reason::ConnectionLost, None).because(&error)),
             Action::Settled(settled) => {
                 self.settle(settled)?;
                 while let Some(settled) = self.unacknowledged.try_next() {
@@ -255,7 +255,7 @@ where
                     Goodbye::PacketTooLarge => Reason::PacketTooLarge,
                     _ => Reason::ProtocolError,
                 };
-                End::new(reason, error.goodbye()).because(error)
+                End::new(reason, error.goodbye()).because(&error)
             })?;
             self.session.traffic.bytes_in += (before - self.inbox.len()) as u64;
             match packet {
@@ -285,24 +285,24 @@ where
             }
             Packet::Unexpected(name) => {
                 let ended = End::new(Reason::ProtocolError, Goodbye::ProtocolError);
-                return Err(ended.because(format_args!("unexpected {name}")));
+                return Err(ended.because(&format_args!("unexpected {name}")));
             }
         };
-        answered.map_err(|error| End::new(Reason::ProtocolError, None).because(error))
+        answered.map_err(|error| End::new(Reason::ProtocolError, None).because(&error))
     }
 
     fn take_publish(&mut self, publish: &Publish) -> Result<(), End> {
         self.shared.meter.publishes.increment(1);
         self.session.traffic.messages_in += 1;
-        let answer = match publish.delivery {
-            Delivery::AtMostOnce => None,
-            Delivery::AtLeastOnce(packet_id) => Some(Answer::Puback {
+        let answer = match publish.qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce(packet_id) => Some(Answer::Puback {
                 packet_id,
                 ack: Ack::Stored,
                 received_at: Instant::now(),
             }),
             // CONNACK said Maximum QoS 1. [MQTT-3.2.2-11]
-            Delivery::ExactlyOnce => return Err(not_supported(Goodbye::QosNotSupported, "QoS 2")),
+            QoS::ExactlyOnce => return Err(not_supported(Goodbye::QosNotSupported, "QoS 2")),
         };
         if publish.topic_alias {
             // CONNACK said Topic Alias Maximum 0. [MQTT-3.2.2-18]
@@ -329,7 +329,7 @@ where
                     Ok(())
                 }
                 // 3.1.1 cannot refuse one message: "either acknowledge or close". [MQTT-3.3.5-2]
-                _ => Err(End::new(Reason::NotAuthorized, Goodbye::NotAuthorized).because(refused)),
+                _ => Err(End::new(Reason::NotAuthorized, Goodbye::NotAuthorized).because(&refused)),
             },
         }
     }
@@ -375,7 +375,7 @@ where
             .producer
             .send(permit, record.stream, key, &record.payload);
         let delivery =
-            sent.map_err(|error| End::new(Reason::StoreUnavailable, Goodbye::ServerBusy).because(error))?;
+            sent.map_err(|error| End::new(Reason::StoreUnavailable, Goodbye::ServerBusy).because(&error))?;
         if let Some(answer) = answer {
             self.unacknowledged.push(delivery, answer);
         }
@@ -411,7 +411,7 @@ where
         }
         meter.puback.record(received_at.elapsed());
         let written = self.wire.puback(packet_id, ack, &mut self.outbox);
-        written.map_err(|error| End::new(Reason::ProtocolError, None).because(error))
+        written.map_err(|error| End::new(Reason::ProtocolError, None).because(&error))
     }
 
     /// Writes what is to be said, within the time that a client has to take it.
@@ -423,7 +423,7 @@ where
         let within = Duration::from_millis(self.shared.config.write_timeout_ms.into());
         match tokio::time::timeout(within, self.stream.write_all_buf(&mut self.outbox)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(End::new(Reason::ConnectionLost, None).because(error)),
+            Ok(Err(error)) => Err(End::new(Reason::ConnectionLost, None).because(&error)),
             Err(_elapsed) => Err(End::new(Reason::WriteTimeout, None)),
         }
     }

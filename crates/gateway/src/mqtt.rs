@@ -4,7 +4,7 @@ use std::num::NonZeroU16;
 
 use bytes::{Bytes, BytesMut};
 use rmqtt_codec::error::{DecodeError, EncodeError};
-use rmqtt_codec::types::QoS;
+use rmqtt_codec::types::QoS as WireQos;
 use rmqtt_codec::version::{ProtocolVersion, VersionCodec};
 use rmqtt_codec::{v3, v5};
 use tokio_util::codec::{Decoder, Encoder};
@@ -45,14 +45,15 @@ pub(crate) struct Connect {
 pub(crate) struct Publish {
     pub topic: String,
     pub payload: Bytes,
-    pub delivery: Delivery,
+    pub qos: QoS,
     pub retain: bool,
     pub topic_alias: bool,
 }
 
-/// What a publish asks for.
+/// What a publish asks for, with the packet id where it will be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
+#[expect(clippy::enum_variant_names, reason = "the specification's names")]
+pub(crate) enum QoS {
     AtMostOnce,
     AtLeastOnce(NonZeroU16),
     ExactlyOnce,
@@ -163,7 +164,7 @@ impl Wire {
                 let packet = v5::ConnectAck {
                     session_expiry_interval_secs: Some(0),
                     receive_max: offer.receive_max,
-                    max_qos: QoS::AtLeastOnce,
+                    max_qos: WireQos::AtLeastOnce,
                     max_packet_size: Some(offer.packet_bytes_max),
                     assigned_client_id: offer.assigned_client_id.map(Into::into),
                     topic_alias_max: 0,
@@ -371,16 +372,16 @@ fn from_v5(packet: v5::Packet) -> Packet {
 }
 
 fn from_publish(publish: rmqtt_codec::types::Publish) -> Packet {
-    let delivery = match (publish.qos, publish.packet_id) {
-        (QoS::AtMostOnce, _) => Delivery::AtMostOnce,
-        (QoS::AtLeastOnce, Some(packet_id)) => Delivery::AtLeastOnce(packet_id),
-        (QoS::AtLeastOnce, None) => return Packet::Unexpected("PUBLISH without packet id"),
-        (QoS::ExactlyOnce, _) => Delivery::ExactlyOnce,
+    let qos = match (publish.qos, publish.packet_id) {
+        (WireQos::AtMostOnce, _) => QoS::AtMostOnce,
+        (WireQos::AtLeastOnce, Some(packet_id)) => QoS::AtLeastOnce(packet_id),
+        (WireQos::AtLeastOnce, None) => return Packet::Unexpected("PUBLISH without packet id"),
+        (WireQos::ExactlyOnce, _) => QoS::ExactlyOnce,
     };
     Packet::Publish(Publish {
         topic: publish.topic.to_string(),
         payload: publish.payload,
-        delivery,
+        qos,
         retain: publish.retain,
         topic_alias: publish
             .properties

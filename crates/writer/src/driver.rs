@@ -63,7 +63,7 @@ struct Landed {
 
 impl Driver {
     pub(crate) fn new(
-        config: Config,
+        config: &Config,
         consumer: Consumer,
         store: Store,
         runtime: Handle,

@@ -113,7 +113,7 @@ pub async fn run(
     let handle = tokio::runtime::Handle::current();
     let driver = tasks.spawn_blocking({
         let stop = stop.clone();
-        move || driver::Driver::new(config, consumer, store, handle, consuming).run(&stop)
+        move || driver::Driver::new(&config, consumer, store, handle, consuming).run(&stop)
     });
     let ended = driver.await.unwrap_or(Err(RunError::Panicked));
     stop.cancel();

@@ -1,0 +1,134 @@
+//! Bytes that a released version wrote decode for ever, to the same values. A new version of the schema adds a file; none is
+//! ever changed.
+
+use std::path::Path;
+
+use event::v1::{
+    Battery, Clock, Connected, DeadLetter, DisconnectReason, Disconnected, Event, Heartbeat, Position, Radio,
+    RejectReason, Sim, Traffic, Usage, event::Kind,
+};
+use prost::Message;
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn event(kind: Kind) -> Event {
+    Event {
+        device_id: "scooter-1".into(),
+        received_at_ms: 1_767_225_600_456,
+        node_id: "gateway-1".into(),
+        epoch: 1_767_000_000_000,
+        session_id: b"0123456789abcdef"[..].into(),
+        session_traffic: Some(Traffic {
+            bytes_in: 1,
+            bytes_out: 2,
+            messages_in: 3,
+            messages_out: 4,
+        }),
+        kind: Some(kind),
+    }
+}
+
+fn heartbeat() -> Event {
+    event(Kind::Heartbeat(Heartbeat {
+        device_time_ms: 1_767_225_600_123,
+        clock: Clock::Implausible.into(),
+        claimed_time_ms: Some(-1),
+        identity: u64::MAX,
+        sequence: Some(0),
+        boot_id: Some("b7".into()),
+        uptime_s: Some(86_400),
+        firmware: Some("1.4.2".into()),
+        state: Some(String::new()),
+        next_s: Some(30),
+        battery: Some(Battery {
+            percent: Some(87.5),
+            millivolts: Some(41_200),
+            charging: Some(false),
+        }),
+        position: Some(Position {
+            latitude_deg: Some(52.52),
+            longitude_deg: Some(13.405),
+            altitude_m: Some(34.0),
+            speed_mps: Some(5.25),
+            accuracy_m: Some(4.0),
+        }),
+        radio: Some(Radio {
+            rat: Some("LTE-M".into()),
+            plmn: Some("26201".into()),
+            cell_id: Some(12_345_678),
+            tac: Some(4_660),
+            rssi_dbm: Some(-71.0),
+            rsrp_dbm: Some(-101.0),
+            rsrq_db: Some(-11.0),
+            sinr_db: Some(8.0),
+        }),
+        sim: Some(Sim {
+            iccid: Some("8949020000012345678".into()),
+            imsi: Some("262011234567890".into()),
+            imei: Some("356938035643809".into()),
+        }),
+        usage: Some(Usage {
+            tx_bytes: Some(123_456),
+            rx_bytes: Some(65_432),
+        }),
+        extra_json: r#"{"kickstand":"up"}"#.into(),
+    }))
+}
+
+fn connected() -> Event {
+    event(Kind::Connected(Connected {
+        peer: "192.0.2.1:5000".into(),
+        protocol_level: 5,
+        clean_start: true,
+        keep_alive_s: 60,
+    }))
+}
+
+fn disconnected() -> Event {
+    event(Kind::Disconnected(Disconnected {
+        connected_at_ms: 1_767_225_600_000,
+        reason: DisconnectReason::TakenOver.into(),
+        detail: "detail".into(),
+    }))
+}
+
+fn dead_letter() -> DeadLetter {
+    DeadLetter {
+        device_id: "scooter-1".into(),
+        received_at_ms: 1_767_225_600_456,
+        node_id: "gateway-1".into(),
+        epoch: 1_767_000_000_000,
+        session_id: b"0123456789abcdef"[..].into(),
+        topic: "devices/scooter-1/heartbeat".into(),
+        payload: b"\xffnot json"[..].into(),
+        reason: RejectReason::NotJson.into(),
+        detail: "detail".into(),
+    }
+}
+
+#[test]
+fn the_first_released_bytes_still_mean_what_they_meant() {
+    assert_eq!(Event::decode(&golden("v1-heartbeat.bin")[..]), Ok(heartbeat()));
+    assert_eq!(Event::decode(&golden("v1-connected.bin")[..]), Ok(connected()));
+    assert_eq!(
+        Event::decode(&golden("v1-disconnected.bin")[..]),
+        Ok(disconnected())
+    );
+    assert_eq!(
+        DeadLetter::decode(&golden("v1-dead-letter.bin")[..]),
+        Ok(dead_letter())
+    );
+}
+
+#[test]
+fn an_event_of_a_later_version_decodes_without_what_is_not_known() {
+    let mut later = heartbeat().encode_to_vec();
+    // Field 1000, a text.
+    prost::encoding::string::encode(1000, &"new".to_owned(), &mut later);
+    assert_eq!(Event::decode(&later[..]), Ok(heartbeat()));
+}
