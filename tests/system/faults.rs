@@ -61,7 +61,12 @@ impl Fleet {
                 stored.insert((device, sequence));
             }
             let missing: Vec<_> = acknowledged.difference(&stored).take(3).collect();
-            ensure!(missing.is_empty(), "{} acknowledged, {} stored; missing: {missing:?} ...", acknowledged.len(), stored.len());
+            ensure!(
+                missing.is_empty(),
+                "{} acknowledged, {} stored; missing: {missing:?} ...",
+                acknowledged.len(),
+                stored.len()
+            );
             Ok(Some(()))
         })?;
         Ok(acknowledged.len())
@@ -82,11 +87,16 @@ fn more_rows(pipeline: &Pipeline) -> Result<()> {
 fn while_kafka_hangs_no_puback_leaves_and_memory_is_bounded() -> Result<()> {
     let mut kafka = own_kafka("kafka_hangs", Brokers::ONE)?;
     let services = Services { kafka: kafka.bootstrap(), ..Services::shared()? };
-    let window = ["kafka.in_flight_messages_max=2000", "kafka.in_flight_bytes_max=4194304", "kafka.delivery_timeout_ms=300000"];
+    let window = [
+        "kafka.in_flight_messages_max=2000",
+        "kafka.in_flight_bytes_max=4194304",
+        "kafka.delivery_timeout_ms=300000",
+    ];
     let mut pipeline = Pipeline::start_on("kafka_hangs", services, &window)?;
     let mut device = pipeline.connect("patient", 4)?;
     device.acknowledged_heartbeat(1, r#"{"seq":1}"#)?;
-    let mut flood: Vec<Client> = (0..200).map(|number| pipeline.connect(&format!("flood-{number}"), 5)).collect::<Result<_>>()?;
+    let mut flood: Vec<Client> =
+        (0..200).map(|number| pipeline.connect(&format!("flood-{number}"), 5)).collect::<Result<_>>()?;
     let resident_before = pipeline.gateway.resident_bytes()?;
 
     for broker in kafka.brokers_mut() {
@@ -115,7 +125,10 @@ fn while_kafka_hangs_no_puback_leaves_and_memory_is_bounded() -> Result<()> {
         Ok((bytes > 3_900_000.0).then_some(bytes))
     })?;
     ensure!(waiting <= 4_194_304.0, "{waiting} bytes wait, 4194304 are allowed");
-    ensure!(pipeline.gateway_metric("fleetpulse_gateway_window_full_total")? >= 100.0, "connections wait, and that is counted");
+    ensure!(
+        pipeline.gateway_metric("fleetpulse_gateway_window_full_total")? >= 100.0,
+        "connections wait, and that is counted"
+    );
     let grown = pipeline.gateway.resident_bytes()?.saturating_sub(resident_before);
     // The window, what each connection has read of its next packets, and librdkafka's copies.
     ensure!(grown < 48 << 20, "the gateway grew by {grown} bytes for {offered} bytes offered");

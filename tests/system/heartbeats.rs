@@ -9,7 +9,18 @@ use crate::pipeline::Pipeline;
 /// `mosquitto_pub`: a client that nobody here wrote.
 fn mosquitto_pub(pipeline: &Pipeline, device_id: &str, version: &str, payload: &str) -> Result<()> {
     let published = Command::new("mosquitto_pub")
-        .args(["-h", "127.0.0.1", "-p", &pipeline.mqtt.port().to_string(), "-i", device_id, "-q", "1", "-V", version])
+        .args([
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &pipeline.mqtt.port().to_string(),
+            "-i",
+            device_id,
+            "-q",
+            "1",
+            "-V",
+            version,
+        ])
         .args(["-t", &format!("devices/{device_id}/heartbeat"), "-m", payload])
         .output()
         .context("cannot run mosquitto_pub: install the package mosquitto-clients")?;
@@ -71,7 +82,10 @@ fn a_heartbeat_sent_again_is_the_same_heartbeat() -> Result<()> {
     // All of them have landed when one that was sent after them has.
     device.acknowledged_heartbeat(6, r#"{"seq":3}"#)?;
     pipeline.eventually("SELECT count() FROM heartbeats FINAL WHERE sequence = 3", "1")?;
-    pipeline.eventually("SELECT sequence, count() FROM heartbeats FINAL GROUP BY sequence ORDER BY sequence", "1\t1\n2\t1\n3\t1")?;
+    pipeline.eventually(
+        "SELECT sequence, count() FROM heartbeats FINAL GROUP BY sequence ORDER BY sequence",
+        "1\t1\n2\t1\n3\t1",
+    )?;
     pipeline.eventually(
         "SELECT hour, modem_tx_bytes, modem_rx_bytes FROM usage_hourly WHERE modem_tx_bytes > 0 ORDER BY hour",
         "2026-01-01 00:00:00\t1000\t500\n2026-01-01 01:00:00\t600\t200",

@@ -99,6 +99,15 @@ impl Pipeline {
         self.await_gateway()
     }
 
+    /// Ends both processes and starts one that does the work of both; it stands in the gateway's place.
+    pub(crate) fn become_one_process(&mut self) -> Result<()> {
+        self.gateway.terminate(DEADLINE)?;
+        self.writer.terminate(DEADLINE)?;
+        self.gateway = spawn("all", &self.settings, &self.folder)?;
+        self.await_gateway()?;
+        await_ready(&mut self.gateway, self.writer_operations)
+    }
+
     fn await_gateway(&mut self) -> Result<()> {
         await_ready(&mut self.gateway, self.gateway_operations)
     }
@@ -128,8 +137,12 @@ impl Pipeline {
 
     /// A counter or gauge of the gateway, all its labels together.
     pub(crate) fn gateway_metric(&self, name: &str) -> Result<f64> {
-        let text = ureq::get(&format!("http://{}/metrics", self.gateway_operations)).call()?.body_mut().read_to_string()?;
-        let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
+        let text = ureq::get(&format!("http://{}/metrics", self.gateway_operations))
+            .call()?
+            .body_mut()
+            .read_to_string()?;
+        let values =
+            text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
         values.map(|(_, value)| value.parse::<f64>().context("a number")).sum()
     }
 
@@ -180,7 +193,12 @@ fn await_ready(process: &mut Process, operations: SocketAddr) -> Result<()> {
 
 fn is_ready(operations: SocketAddr) -> Result<bool> {
     let request = ureq::get(&format!("http://{operations}/readyz"));
-    let answer = request.config().http_status_as_error(false).timeout_global(Some(Duration::from_secs(5))).build().call()?;
+    let answer = request
+        .config()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(5)))
+        .build()
+        .call()?;
     Ok(answer.status() == 200)
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::mqtt_client::{Answer, CONNACK, Client, DISCONNECT, PINGRESP, connect_packet, packet, publish_packet};
+use crate::mqtt_client::{
+    Answer, CONNACK, Client, DISCONNECT, PINGRESP, connect_packet, packet, publish_packet,
+};
 use crate::pipeline::Pipeline;
 use crate::services::DEADLINE;
 
@@ -69,7 +71,9 @@ fn what_is_not_offered_is_said_and_refused_by_name() -> Result<()> {
     let pipeline = Pipeline::start("not_offered")?;
     let mut client = Client::open(pipeline.mqtt)?;
     client.send(&connect_packet("asking", 5))?;
-    let Answer::Packet { first_byte: CONNACK, body } = client.answer(DEADLINE)? else { anyhow::bail!("no CONNACK") };
+    let Answer::Packet { first_byte: CONNACK, body } = client.answer(DEADLINE)? else {
+        anyhow::bail!("no CONNACK")
+    };
     let maximum_qos_1 = [0x24, 1];
     let retain_available_0 = [0x25, 0];
     for property in [maximum_qos_1, retain_available_0] {

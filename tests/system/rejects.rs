@@ -10,7 +10,10 @@ fn malformed_payloads_become_dead_letters_with_a_reason() -> Result<()> {
     let pipeline = Pipeline::start("dead_letters")?;
     let mut old = pipeline.connect("old", 4)?;
     let mut new = pipeline.connect("new", 5)?;
-    ensure!(old.acknowledged_heartbeat(1, "not json")? == 0, "3.1.1 knows no reason: the letter is kept, the device goes on");
+    ensure!(
+        old.acknowledged_heartbeat(1, "not json")? == 0,
+        "3.1.1 knows no reason: the letter is kept, the device goes on"
+    );
     ensure!(new.acknowledged_heartbeat(1, r#"{"battery":{"percent":"full"}}"#)? == 0x99);
     ensure!(new.acknowledged_heartbeat(2, r#"{"position":{"lat":91}}"#)? == 0x99);
     ensure!(new.acknowledged_heartbeat(3, "[]")? == 0x99);

@@ -29,8 +29,12 @@ impl Services {
     /// Asks ClickHouse; the answer is tab-separated.
     pub(crate) fn ask(&self, database: &str, question: &str) -> Result<String> {
         let url = format!("{}/?database={database}", self.clickhouse);
-        let mut answer =
-            ureq::post(&url).config().http_status_as_error(false).build().send(question).context("clickhouse does not answer")?;
+        let mut answer = ureq::post(&url)
+            .config()
+            .http_status_as_error(false)
+            .build()
+            .send(question)
+            .context("clickhouse does not answer")?;
         let text = answer.body_mut().read_to_string()?;
         if answer.status() != 200 {
             return Err(anyhow!("clickhouse: {text}"));
@@ -41,7 +45,9 @@ impl Services {
 
 /// What `cargo xtask test` tells the tests.
 pub(crate) fn from_environment(name: &str) -> Result<String> {
-    std::env::var(name).with_context(|| format!("${name} is not set: these tests need real services, run `cargo xtask test`"))
+    std::env::var(name).with_context(|| {
+        format!("${name} is not set: these tests need real services, run `cargo xtask test`")
+    })
 }
 
 /// A folder for a test, empty.

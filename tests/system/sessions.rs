@@ -34,13 +34,18 @@ fn a_second_connection_takes_the_session_over() -> Result<()> {
     let pipeline = Pipeline::start("take_over")?;
     let mut first = pipeline.connect("twin", 5)?;
     let mut second = pipeline.connect("twin", 5)?;
-    let Answer::Packet { first_byte: DISCONNECT, body } = first.answer(DEADLINE)? else { anyhow::bail!("no DISCONNECT") };
+    let Answer::Packet { first_byte: DISCONNECT, body } = first.answer(DEADLINE)? else {
+        anyhow::bail!("no DISCONNECT")
+    };
     ensure!(body.first() == Some(&0x8e), "session taken over, not {body:02x?}");
     ensure!(first.answer(DEADLINE)? == Answer::Closed);
     second.acknowledged_heartbeat(1, "{}")?;
     pipeline.eventually("SELECT reason FROM connections WHERE event = 'disconnected'", "taken_over")?;
     pipeline.eventually(STATUS, "twin\tonline\t")?;
-    pipeline.eventually("SELECT uniqExact(session_id), countIf(event = 'connected') FROM connections FINAL", "2\t2")?;
+    pipeline.eventually(
+        "SELECT uniqExact(session_id), countIf(event = 'connected') FROM connections FINAL",
+        "2\t2",
+    )?;
     pipeline.stop()
 }
 
@@ -55,7 +60,9 @@ fn a_stopping_gateway_acknowledges_what_is_in_flight_and_says_goodbye() -> Resul
     old.puback(1)?;
     let status = pipeline.gateway.terminate(DEADLINE)?;
     ensure!(status.success(), "{status}: {}", pipeline.gateway.log_tail(20));
-    let Answer::Packet { first_byte: DISCONNECT, body } = new.answer(DEADLINE)? else { anyhow::bail!("no DISCONNECT") };
+    let Answer::Packet { first_byte: DISCONNECT, body } = new.answer(DEADLINE)? else {
+        anyhow::bail!("no DISCONNECT")
+    };
     ensure!(body.first() == Some(&0x8b), "server shutting down, not {body:02x?}");
     let mut acknowledged = 1;
     while let Answer::Packet { .. } = old.answer(DEADLINE)? {

@@ -81,11 +81,7 @@ struct Usage {
 /// Exit code 0 only where, besides, every acknowledged heartbeat was stored exactly once.
 pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
     let folder = TemporaryFolder::make("bench")?;
-    let mut run = Run::start(
-        &Place::free(flags.no_install, folder.path())?,
-        flags.devices,
-        stop,
-    )?;
+    let mut run = Run::start(&Place::free(flags.no_install, folder.path())?, flags.devices, stop)?;
     let measured = measure(flags, &mut run, stop);
     let stopped = run.stop();
     let report = measured?;
@@ -103,11 +99,7 @@ pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
     if !is_right {
         eprintln!("xtask: acknowledged and stored differ: these figures are of a pipeline that is broken");
     }
-    Ok(if is_right {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn measure(flags: &Flags, run: &mut Run, stop: &Stop) -> anyhow::Result<Value> {
@@ -180,11 +172,7 @@ fn rest(length: Duration, run: &mut Run, fleet: &mut Fleet, stop: &Stop) -> anyh
 
 impl Moment {
     fn now(run: &mut Run, fleet: &mut Fleet) -> anyhow::Result<Self> {
-        let kafka = run
-            .stack
-            .kafka
-            .own()
-            .and_then(|kafka| kafka.brokers_mut().first_mut());
+        let kafka = run.stack.kafka.own().and_then(|kafka| kafka.brokers_mut().first_mut());
         let kafka = kafka.map(|broker| broker.process()).transpose()?;
         let clickhouse = run.stack.clickhouse.own();
         let clickhouse = clickhouse.map(|clickhouse| clickhouse.process()).transpose()?;
@@ -195,24 +183,14 @@ impl Moment {
             Usage::of("clickhouse", clickhouse)?,
             Usage::of("simulator", Some(&mut fleet.process))?,
         ];
-        Ok(Self {
-            at: Instant::now(),
-            counts: run.pipeline.scrape()?,
-            processes,
-        })
+        Ok(Self { at: Instant::now(), counts: run.pipeline.scrape()?, processes })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
     fn since(&self, first: &Self) -> Value {
         let seconds = (self.at - first.at).as_secs_f64();
-        let acknowledged = self
-            .counts
-            .acknowledged()
-            .saturating_sub(first.counts.acknowledged());
-        let stored = self
-            .counts
-            .rows("heartbeats")
-            .saturating_sub(first.counts.rows("heartbeats"));
+        let acknowledged = self.counts.acknowledged().saturating_sub(first.counts.acknowledged());
+        let stored = self.counts.rows("heartbeats").saturating_sub(first.counts.rows("heartbeats"));
         let per = |cpu: Duration, count: u64| match count {
             0 => Value::Null,
             count => json!(rounded(cpu.as_secs_f64() * 1e6 / count as f64)),

@@ -66,10 +66,7 @@ impl Workspace {
         };
         self.cargo(&arguments, &[], stop)?;
         let folder = self.target.join(folder);
-        Ok(Programs {
-            fleetpulse: folder.join("fleetpulse"),
-            chserver: folder.join("chserver"),
-        })
+        Ok(Programs { fleetpulse: folder.join("fleetpulse"), chserver: folder.join("chserver") })
     }
 
     /// Runs cargo, its output on ours.
@@ -85,18 +82,11 @@ impl Workspace {
         let line = format!("cargo {}", arguments.join(" "));
         eprintln!("+ {line}");
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command
-            .args(arguments)
-            .envs(environment.iter().copied())
-            .current_dir(&self.root);
+        command.args(arguments).envs(environment.iter().copied()).current_dir(&self.root);
         let children = Children::adopting();
         let mut child = Group::spawn(&mut command).with_context(|| format!("cannot start `{line}`"))?;
         loop {
-            if let Some(status) = child
-                .0
-                .try_wait()
-                .with_context(|| format!("cannot wait for `{line}`"))?
-            {
+            if let Some(status) = child.0.try_wait().with_context(|| format!("cannot wait for `{line}`"))? {
                 if !status.success() {
                     bail!("`{line}` failed ({status}): its output stands above");
                 }
@@ -119,10 +109,7 @@ pub(crate) fn metadata() -> anyhow::Result<Metadata> {
     if let Some(folder) = std::env::var_os("CARGO_MANIFEST_DIR") {
         command.manifest_path(Path::new(&folder).join("Cargo.toml"));
     }
-    command
-        .no_deps()
-        .exec()
-        .context("cannot read the workspace with `cargo metadata`")
+    command.no_deps().exec().context("cannot read the workspace with `cargo metadata`")
 }
 
 /// A command with a process group of its own, all of which ends when this is dropped.

@@ -32,9 +32,7 @@ impl ClickHouse {
     /// The one number that a query answers.
     pub(crate) fn number(&self, query: &str) -> anyhow::Result<u64> {
         let value = self.value(query)?;
-        value
-            .parse()
-            .with_context(|| format!("ClickHouse answered {value:?} to: {query}"))
+        value.parse().with_context(|| format!("ClickHouse answered {value:?} to: {query}"))
     }
 
     /// Each line of an answer in TabSeparated, as it comes in.
@@ -54,11 +52,7 @@ impl ClickHouse {
         let mut answer = agent.post(&self.url).send(query).with_context(asked)?;
         if !answer.status().is_success() {
             let text = answer.body_mut().read_to_string().unwrap_or_default();
-            bail!(
-                "ClickHouse refused ({}): {query}\n{}",
-                answer.status(),
-                text.trim()
-            );
+            bail!("ClickHouse refused ({}): {query}\n{}", answer.status(), text.trim());
         }
         for line in BufReader::new(answer.body_mut().as_reader()).lines() {
             each(&line.with_context(asked)?)?;

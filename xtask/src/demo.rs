@@ -96,12 +96,7 @@ fn simulate(flags: &Flags, run: &mut Run, stop: &Stop) -> anyhow::Result<Lived> 
         eprintln!("==> interrupted: the fleet ends early, then comes the ledger");
     }
     let acknowledged = Acknowledged::read(fleet.finish()?)?;
-    Ok(Lived {
-        fleet,
-        prefix,
-        begin,
-        acknowledged,
-    })
+    Ok(Lived { fleet, prefix, begin, acknowledged })
 }
 
 /// Waits for the last rows and prints the ledger. Whether it is right.
@@ -129,10 +124,7 @@ fn ledger(lived: &Lived, stored: &Stored, end: &Counts) -> Vec<Line> {
     let inserted = since(|counts| counts.rows("heartbeats"));
     vec![
         Line::new("published by devices", grouped(fleet.count("published"))),
-        Line::new(
-            "acknowledged, say the devices",
-            grouped(lived.acknowledged.count()),
-        ),
+        Line::new("acknowledged, say the devices", grouped(lived.acknowledged.count())),
         Line::new("acknowledged, says the gateway", since(Counts::acknowledged)),
         Line::new("outstanding at the end", grouped(fleet.count("outstanding")))
             .note("no promise was made for these"),

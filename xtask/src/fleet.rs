@@ -60,10 +60,7 @@ impl Fleet {
         });
         read.with_context(|| format!("cannot read {}", log.display()))?;
         // A line that is not whole yet is read again.
-        let whole = text
-            .iter()
-            .rposition(|&byte| byte == b'\n')
-            .map_or(0, |end| end + 1);
+        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         self.read_to += whole as u64;
         let lines = text[..whole].split(|&byte| byte == b'\n');
         // Others are what it logs.

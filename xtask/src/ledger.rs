@@ -53,12 +53,8 @@ impl Acknowledged {
         let mut all = Self::default();
         for line in lines.lines() {
             let line = line?;
-            let (device, sequence) = line
-                .split_once('\t')
-                .with_context(|| format!("no tab in {line:?}"))?;
-            let sequence = sequence
-                .parse()
-                .with_context(|| format!("no number in {line:?}"))?;
+            let (device, sequence) = line.split_once('\t').with_context(|| format!("no tab in {line:?}"))?;
+            let sequence = sequence.parse().with_context(|| format!("no number in {line:?}"))?;
             match all.devices.get_mut(device) {
                 Some(known) => known.push(sequence),
                 None => drop(all.devices.insert(device.to_owned(), vec![sequence])),
@@ -78,9 +74,7 @@ impl Acknowledged {
     }
 
     fn holds(&self, device: &str, sequence: u64) -> bool {
-        self.devices
-            .get(device)
-            .is_some_and(|known| known.binary_search(&sequence).is_ok())
+        self.devices.get(device).is_some_and(|known| known.binary_search(&sequence).is_ok())
     }
 }
 
@@ -121,9 +115,8 @@ impl Stored {
         stored.missing = acknowledged.count() - found;
         stored.rows_unmerged =
             clickhouse.number(&format!("SELECT count() FROM fleetpulse.heartbeats WHERE {of}"))?;
-        stored.dead_letters = clickhouse.number(&format!(
-            "SELECT count() FROM fleetpulse.dead_letters FINAL WHERE {of}"
-        ))?;
+        stored.dead_letters =
+            clickhouse.number(&format!("SELECT count() FROM fleetpulse.dead_letters FINAL WHERE {of}"))?;
         Ok(stored)
     }
 
@@ -133,9 +126,7 @@ impl Stored {
         let (Some(device), Some(sequence), Some(rows)) = (fields.next(), fields.next(), fields.next()) else {
             anyhow::bail!("ClickHouse answered {line:?}");
         };
-        let rows: u64 = rows
-            .parse()
-            .with_context(|| format!("ClickHouse answered {line:?}"))?;
+        let rows: u64 = rows.parse().with_context(|| format!("ClickHouse answered {line:?}"))?;
         self.identities += 1;
         self.rows += rows;
         self.doubled += u64::from(rows > 1);
@@ -179,11 +170,7 @@ impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, much, note } = self;
         write!(f, "  {what:<32} {much:>16}")?;
-        if note.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "  {note}")
-        }
+        if note.is_empty() { Ok(()) } else { write!(f, "  {note}") }
     }
 }
 

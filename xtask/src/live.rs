@@ -29,10 +29,7 @@ pub(crate) struct Screen {
 
 impl Live {
     pub(crate) fn new(begin: &Counts) -> Self {
-        Self {
-            begin: begin.clone(),
-            recent: VecDeque::from([begin.clone()]),
-        }
+        Self { begin: begin.clone(), recent: VecDeque::from([begin.clone()]) }
     }
 
     /// Takes what was counted a second later.
@@ -66,8 +63,7 @@ impl Live {
 
     /// Acknowledged and not stored yet, as gateway and writer count.
     fn difference(&self) -> u64 {
-        self.total(Counts::acknowledged)
-            .saturating_sub(self.total(stored_rows))
+        self.total(Counts::acknowledged).saturating_sub(self.total(stored_rows))
     }
 }
 
@@ -117,19 +113,10 @@ fn in_a_block(seconds: u64, live: &Live, fleet: &Fleet) -> Vec<Line> {
     vec![
         Line::new("seconds", grouped(seconds)),
         Line::new("devices online", grouped(fleet.count("online"))),
-        Line::new(
-            "heartbeats/s acknowledged",
-            grouped(live.per_second(Counts::acknowledged)),
-        ),
+        Line::new("heartbeats/s acknowledged", grouped(live.per_second(Counts::acknowledged))),
         Line::new("heartbeats/s stored", grouped(live.per_second(stored_rows))),
-        Line::new(
-            "PUBACK p50 / p99",
-            two(puback(fleet, "p50"), puback(fleet, "p99")),
-        ),
-        Line::new(
-            "freshness p50 / p99",
-            two(live.freshness(0.50), live.freshness(0.99)),
-        ),
+        Line::new("PUBACK p50 / p99", two(puback(fleet, "p50"), puback(fleet, "p99"))),
+        Line::new("freshness p50 / p99", two(live.freshness(0.50), live.freshness(0.99))),
         Line::new("dead letters", grouped(live.total(Counts::rejected))),
         Line::new("acknowledged - stored", difference).note("on their way"),
     ]

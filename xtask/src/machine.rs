@@ -28,10 +28,7 @@ pub(crate) fn load_average() -> String {
 /// From the first line `key : value`.
 fn from_file(path: &str, key: &str) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let value = text
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.trim() == key);
+    let value = text.lines().filter_map(|line| line.split_once(':')).find(|(name, _)| name.trim() == key);
     value.map_or_else(unknown, |(_, value)| value.trim().to_owned())
 }
 

@@ -71,10 +71,7 @@ mod tests {
 
     #[test]
     fn a_child_is_seen_while_it_lives() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .expect("sleep");
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
         let pid = Pid::from_child(&child);
         assert!(children().contains(&pid));
         child.kill().expect("kill");

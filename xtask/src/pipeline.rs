@@ -61,15 +61,9 @@ impl Pipeline {
         let settings = Settings::new(program, addresses, stack, connections, logs);
         eprintln!("==> fleetpulse migrate: topics and schema");
         settings.migrate(stop)?;
-        eprintln!(
-            "==> starting gateway and writer, their logs in {}",
-            logs.display()
-        );
-        let mut pipeline = Self {
-            gateway: settings.spawn("gateway")?,
-            writer: settings.spawn("writer")?,
-            addresses,
-        };
+        eprintln!("==> starting gateway and writer, their logs in {}", logs.display());
+        let mut pipeline =
+            Self { gateway: settings.spawn("gateway")?, writer: settings.spawn("writer")?, addresses };
         wait_ready(&mut pipeline.gateway, addresses.gateway_metrics, stop)?;
         wait_ready(&mut pipeline.writer, addresses.writer_metrics, stop)?;
         eprintln!(
@@ -124,8 +118,7 @@ pub(crate) struct Counts {
 impl Counts {
     /// Heartbeats that the gateway acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
-        self.gateway
-            .counter("fleetpulse_gateway_acknowledged_total", "kind=\"heartbeat\"")
+        self.gateway.counter("fleetpulse_gateway_acknowledged_total", "kind=\"heartbeat\"")
     }
 
     /// Payloads that the gateway rejected, each a dead letter.
@@ -140,8 +133,7 @@ impl Counts {
 
     /// Rows that the writer inserted into a table.
     pub(crate) fn rows(&self, table: &str) -> u64 {
-        self.writer
-            .counter("fleetpulse_writer_rows_total", &format!("table=\"{table}\""))
+        self.writer.counter("fleetpulse_writer_rows_total", &format!("table=\"{table}\""))
     }
 
     /// From received by the gateway to inserted, seconds.
@@ -167,16 +159,9 @@ impl Settings {
         ];
         // The gateway's default is 15,000; a larger fleet has asked for more, and some room for other clients.
         if connections > 14_000 {
-            set.push(format!(
-                "gateway.connections_max={}",
-                connections.saturating_add(1_000)
-            ));
+            set.push(format!("gateway.connections_max={}", connections.saturating_add(1_000)));
         }
-        Self {
-            program: program.into(),
-            set,
-            logs: logs.into(),
-        }
+        Self { program: program.into(), set, logs: logs.into() }
     }
 
     fn spawn(&self, role: &str) -> anyhow::Result<Process> {
@@ -185,11 +170,7 @@ impl Settings {
             command.args(["--set", setting]);
         }
         command.arg(role);
-        Ok(Process::spawn(
-            role,
-            &mut command,
-            &self.logs.join(format!("{role}.log")),
-        )?)
+        Ok(Process::spawn(role, &mut command, &self.logs.join(format!("{role}.log")))?)
     }
 
     fn migrate(&self, stop: &Stop) -> anyhow::Result<()> {
@@ -198,10 +179,9 @@ impl Settings {
         loop {
             match process.wait_exit(POLL)? {
                 Some(status) if status.success() => return Ok(()),
-                Some(status) => bail!(
-                    "`fleetpulse migrate` failed ({status}):\n{}",
-                    process.log_tail(TAIL_LINES)
-                ),
+                Some(status) => {
+                    bail!("`fleetpulse migrate` failed ({status}):\n{}", process.log_tail(TAIL_LINES))
+                }
                 None if Instant::now() >= end => bail!(
                     "`fleetpulse migrate` did not end within {MIGRATE_MAX:?}:\n{}",
                     process.log_tail(TAIL_LINES)

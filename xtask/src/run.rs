@@ -103,9 +103,7 @@ impl Run {
 
         let data = place.data.clone().unwrap_or_else(|| workspace.root.join("data"));
         std::fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
-        let data = data
-            .canonicalize()
-            .with_context(|| format!("cannot find {}", data.display()))?;
+        let data = data.canonicalize().with_context(|| format!("cannot find {}", data.display()))?;
         if place.fresh {
             eprintln!("==> removing the data of earlier runs in {}", data.display());
             stack::wipe(&data)?;
@@ -124,12 +122,7 @@ impl Run {
         };
         let logs = data.join(LOGS);
         let pipeline = Pipeline::start(&programs.fleetpulse, addresses, &stack, connections, &logs, stop)?;
-        Ok(Self {
-            pipeline,
-            stack,
-            programs,
-            logs,
-        })
+        Ok(Self { pipeline, stack, programs, logs })
     }
 
     /// An error with the end of its log where one of them has ended.

@@ -32,20 +32,13 @@ impl Scrape {
     /// Asks the role that serves its metrics here.
     pub(crate) fn of(address: SocketAddr) -> anyhow::Result<Self> {
         let url = format!("http://{address}/metrics");
-        let mut answer = agent()
-            .get(&url)
-            .call()
-            .with_context(|| format!("no metrics from {url}"))?;
+        let mut answer = agent().get(&url).call().with_context(|| format!("no metrics from {url}"))?;
         let text = answer.body_mut().read_to_string();
-        Ok(Self::parse(
-            &text.with_context(|| format!("no metrics from {url}"))?,
-        ))
+        Ok(Self::parse(&text.with_context(|| format!("no metrics from {url}"))?))
     }
 
     fn parse(text: &str) -> Self {
-        Self {
-            samples: text.lines().filter_map(Sample::parse).collect(),
-        }
+        Self { samples: text.lines().filter_map(Sample::parse).collect() }
     }
 
     /// The sum of a counter over all series whose labels hold this text; 0 where nothing was counted yet.
@@ -89,11 +82,7 @@ impl Sample {
             Some((name, labels)) => (name, labels.strip_suffix('}')?),
             None => (series, ""),
         };
-        Some(Self {
-            name: name.to_owned(),
-            labels: labels.to_owned(),
-            value: value.parse().ok()?,
-        })
+        Some(Self { name: name.to_owned(), labels: labels.to_owned(), value: value.parse().ok()? })
     }
 
     /// The upper bound of a bucket; Rust reads `+Inf` too.
@@ -110,9 +99,7 @@ impl Histogram {
             let count = count - before(bound).map_or(0.0, |&(_, count)| count);
             (bound, count.max(0.0))
         });
-        Self {
-            buckets: buckets.collect(),
-        }
+        Self { buckets: buckets.collect() }
     }
 
     /// The value that this share of all was at most; between the bounds of its bucket as if the values there were
@@ -127,11 +114,7 @@ impl Histogram {
         for &(bound, count) in &self.buckets {
             if count >= rank && count > below {
                 let within = (rank - below) / (count - below);
-                return Some(if bound.is_finite() {
-                    lower + (bound - lower) * within
-                } else {
-                    lower
-                });
+                return Some(if bound.is_finite() { lower + (bound - lower) * within } else { lower });
             }
             (lower, below) = (bound, count);
         }
@@ -140,8 +123,7 @@ impl Histogram {
 
     /// [`Histogram::quantile`] of seconds, to be read.
     pub(crate) fn show(&self, share: f64) -> String {
-        self.quantile(share)
-            .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2} s"))
+        self.quantile(share).map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.2} s"))
     }
 }
 
@@ -151,10 +133,7 @@ impl Histogram {
 /// Where it does not answer, or says no: then with what it says.
 pub(crate) fn ready(address: SocketAddr) -> anyhow::Result<()> {
     let url = format!("http://{address}/readyz");
-    let mut answer = agent()
-        .get(&url)
-        .call()
-        .with_context(|| format!("no answer from {url}"))?;
+    let mut answer = agent().get(&url).call().with_context(|| format!("no answer from {url}"))?;
     if answer.status().is_success() {
         return Ok(());
     }
@@ -204,11 +183,7 @@ seconds_count 100
         let histogram = Scrape::parse(TEXT).histogram("seconds");
         assert_eq!(histogram.quantile(0.5), Some(0.5));
         assert_eq!(histogram.quantile(0.99), Some(1.0));
-        assert_eq!(
-            histogram.quantile(1.0),
-            Some(1.0),
-            "no more is known than the last bound"
-        );
+        assert_eq!(histogram.quantile(1.0), Some(1.0), "no more is known than the last bound");
         assert_eq!(histogram.since(&histogram).quantile(0.5), None);
         assert_eq!(histogram.since(&Histogram::default()), histogram);
         assert_eq!(Histogram::default().quantile(0.5), None);

@@ -37,13 +37,8 @@ impl Stack {
         let kafka = KafkaService::start(|| -> Result<_, StackError> {
             let jars = Cache::of_user()?.kafka_jars()?;
             eprintln!("==> starting Kafka, its data in {}", config.data.display());
-            let brokers = Brokers::One {
-                port: config.kafka_port,
-            };
-            Ok(KafkaConfig {
-                brokers,
-                ..KafkaConfig::new(jars, &config.data)
-            })
+            let brokers = Brokers::One { port: config.kafka_port };
+            Ok(KafkaConfig { brokers, ..KafkaConfig::new(jars, &config.data) })
         })
         .context("Kafka did not start")?;
         eprintln!("    Kafka is at {}", kafka.bootstrap());
@@ -138,11 +133,7 @@ pub(crate) fn ensure_packages(install: Install, more: &[Package]) -> anyhow::Res
 
 /// What `--no-install` means.
 pub(crate) fn install(no_install: bool) -> Install {
-    if no_install {
-        Install::Forbidden
-    } else {
-        Install::Allowed
-    }
+    if no_install { Install::Forbidden } else { Install::Allowed }
 }
 
 /// Removes what earlier runs left in a data folder, and nothing else that may stand there.

@@ -30,10 +30,7 @@ struct Steps {
 
 impl Steps {
     fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            passed: Vec::new(),
-        }
+        Self { began: Instant::now(), passed: Vec::new() }
     }
 
     /// Does a step; the first that fails ends all.
@@ -83,11 +80,7 @@ pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
     alive.context("while the tests ran")?;
     tested?;
     stopped?;
-    println!(
-        "passed: {}; in {:.0} s",
-        steps.passed.join(", "),
-        steps.began.elapsed().as_secs_f64()
-    );
+    println!("passed: {}; in {:.0} s", steps.passed.join(", "), steps.began.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,10 +91,7 @@ fn test(
     stack: &Stack,
     stop: &Stop,
 ) -> anyhow::Result<()> {
-    let fleetpulse = programs
-        .fleetpulse
-        .to_str()
-        .context("the path of the workspace is not UTF-8")?;
+    let fleetpulse = programs.fleetpulse.to_str().context("the path of the workspace is not UTF-8")?;
     let (brokers, url) = (stack.kafka.bootstrap(), stack.clickhouse.url());
     let environment = [
         ("FLEETPULSE_TEST_KAFKA_BROKERS", brokers.as_str()),

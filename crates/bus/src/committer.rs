@@ -49,11 +49,7 @@ impl Committer {
             let under_way = under_way.clone();
             move || serve(&waiting, &under_way, &commit, &done)
         })?;
-        Ok(Self {
-            requests: Some(requests),
-            under_way,
-            thread: Some(thread),
-        })
+        Ok(Self { requests: Some(requests), under_way, thread: Some(thread) })
     }
 
     /// Hands a request over.
@@ -73,17 +69,9 @@ impl Committer {
 
     /// Blocks until nothing is under way: as long as the client tries to reach Kafka.
     pub(crate) fn settle(&self) {
-        let mut count = self
-            .under_way
-            .count
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut count = self.under_way.count.lock().unwrap_or_else(PoisonError::into_inner);
         while *count > 0 {
-            count = self
-                .under_way
-                .none
-                .wait(count)
-                .unwrap_or_else(PoisonError::into_inner);
+            count = self.under_way.none.wait(count).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -81,11 +81,7 @@ impl Config {
                 .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
         });
         Checks::of("kafka")
-            .require(
-                "brokers",
-                brokers_ok,
-                format!("{:?} is not a list of host:port", self.brokers),
-            )
+            .require("brokers", brokers_ok, format!("{:?} is not a list of host:port", self.brokers))
             .present("events_topic", &self.events_topic)
             .present("dead_letters_topic", &self.dead_letters_topic)
             .require(
@@ -98,16 +94,8 @@ impl Config {
             .within("retention_hours", self.retention_hours, 1..=87_600)
             .within("linger_ms", self.linger_ms, 0..=1_000)
             .within("delivery_timeout_ms", self.delivery_timeout_ms, 1_000..=600_000)
-            .within(
-                "in_flight_messages_max",
-                self.in_flight_messages_max,
-                1..=10_000_000,
-            )
-            .within(
-                "in_flight_bytes_max",
-                self.in_flight_bytes_max,
-                1 << 20..=u32::MAX,
-            )
+            .within("in_flight_messages_max", self.in_flight_messages_max, 1..=10_000_000)
+            .within("in_flight_bytes_max", self.in_flight_bytes_max, 1 << 20..=u32::MAX)
             .within("session_timeout_ms", self.session_timeout_ms, 1_000..=300_000)
             .done()
     }
@@ -126,9 +114,6 @@ impl Config {
     }
 
     pub(crate) fn client_error(&self, source: rdkafka::error::KafkaError) -> ClientError {
-        ClientError {
-            brokers: self.brokers.clone(),
-            source,
-        }
+        ClientError { brokers: self.brokers.clone(), source }
     }
 }

@@ -136,10 +136,7 @@ impl Consumer {
             .set("auto.offset.reset", "earliest")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("session.timeout.ms", config.session_timeout_ms.to_string())
-            .set(
-                "heartbeat.interval.ms",
-                (config.session_timeout_ms / 4).to_string(),
-            )
+            .set("heartbeat.interval.ms", (config.session_timeout_ms / 4).to_string())
             .set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES)
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "200")
@@ -147,18 +144,12 @@ impl Consumer {
         if !instance_id.is_empty() {
             client.set("group.instance.id", instance_id);
         }
-        let topics = Topics {
-            events: config.events_topic.clone(),
-            dead_letters: config.dead_letters_topic.clone(),
-        };
-        let context = Events {
-            topics: topics.clone(),
-            queue: Mutex::default(),
-            leaving: AtomicBool::new(false),
-        };
-        let client: BaseConsumer<Events> = client
-            .create_with_context(context)
-            .map_err(|source| config.client_error(source))?;
+        let topics =
+            Topics { events: config.events_topic.clone(), dead_letters: config.dead_letters_topic.clone() };
+        let context =
+            Events { topics: topics.clone(), queue: Mutex::default(), leaving: AtomicBool::new(false) };
+        let client: BaseConsumer<Events> =
+            client.create_with_context(context).map_err(|source| config.client_error(source))?;
         client
             .subscribe(&[&topics.events, &topics.dead_letters])
             .map_err(|source| config.client_error(source))?;
@@ -174,11 +165,7 @@ impl Consumer {
             },
         )
         .map_err(|error| config.client_error(KafkaError::ClientCreation(error.to_string())))?;
-        Ok(Self {
-            committer,
-            client,
-            topics,
-        })
+        Ok(Self { committer, client, topics })
     }
 
     /// What happened next, waiting at most `timeout`.
@@ -193,10 +180,7 @@ impl Consumer {
         match self.client.poll(timeout) {
             Some(Ok(message)) => match self.topics.stream(message.topic()) {
                 Some(stream) => {
-                    let lane = Lane {
-                        stream,
-                        partition: Partition(message.partition()),
-                    };
+                    let lane = Lane { stream, partition: Partition(message.partition()) };
                     Ok(Polled::Record(Record { lane, message }))
                 }
                 None => Ok(Polled::Nothing),
@@ -258,18 +242,11 @@ impl Consumer {
             Some(Event::Revoke(partitions)) => {
                 let lanes = self.topics.lanes(&partitions);
                 let lost = self.client.assignment_lost();
-                Ok(Some(Polled::Revoked(Revocation {
-                    partitions,
-                    lanes,
-                    lost,
-                })))
+                Ok(Some(Polled::Revoked(Revocation { partitions, lanes, lost })))
             }
             Some(Event::Committed(lanes, result)) => Ok(Some(Polled::Committed(lanes, result))),
             Some(Event::Assign(partitions)) => {
-                match self
-                    .client
-                    .committed_offsets(partitions.clone(), POSITIONS_TIMEOUT)
-                {
+                match self.client.committed_offsets(partitions.clone(), POSITIONS_TIMEOUT) {
                     Ok(positions) => self.assign(&positions).map(Some),
                     Err(error) => {
                         // Not read before the position is known: the assignment waits, and is tried again.
@@ -289,15 +266,11 @@ impl Consumer {
             let Some(stream) = self.topics.stream(element.topic()) else {
                 continue;
             };
-            let lane = Lane {
-                stream,
-                partition: Partition(element.partition()),
-            };
+            let lane = Lane { stream, partition: Partition(element.partition()) };
             let (position, start) = match element.offset() {
-                Position::Offset(next) => (
-                    Position::Offset(next),
-                    Start::Committed(Offset(next), element.metadata().to_owned()),
-                ),
+                Position::Offset(next) => {
+                    (Position::Offset(next), Start::Committed(Offset(next), element.metadata().to_owned()))
+                }
                 _ => (Position::Beginning, Start::Oldest),
             };
             positions
@@ -338,13 +311,9 @@ fn commit(client: &BaseConsumer<Events>, topics: &Topics, commits: &[Commit]) ->
     for commit in commits {
         let mut element = positions.add_partition(topics.name(commit.lane.stream), commit.lane.partition.0);
         element.set_metadata(&commit.note);
-        element
-            .set_offset(Position::Offset(commit.next.0))
-            .map_err(|error| CommitError::from(&error))?;
+        element.set_offset(Position::Offset(commit.next.0)).map_err(|error| CommitError::from(&error))?;
     }
-    client
-        .commit(&positions, CommitMode::Sync)
-        .map_err(|error| CommitError::from(&error))
+    client.commit(&positions, CommitMode::Sync).map_err(|error| CommitError::from(&error))
 }
 
 fn assign(client: &BaseConsumer<Events>, partitions: &TopicPartitionList) -> KafkaResult<()> {
@@ -377,17 +346,12 @@ impl Topics {
     }
 
     fn stream(&self, topic: &str) -> Option<Stream> {
-        [Stream::Events, Stream::DeadLetters]
-            .into_iter()
-            .find(|stream| self.name(*stream) == topic)
+        [Stream::Events, Stream::DeadLetters].into_iter().find(|stream| self.name(*stream) == topic)
     }
 
     fn lanes(&self, partitions: &TopicPartitionList) -> Vec<Lane> {
         let lane = |(topic, partition): (&str, i32)| {
-            self.stream(topic).map(|stream| Lane {
-                stream,
-                partition: Partition(partition),
-            })
+            self.stream(topic).map(|stream| Lane { stream, partition: Partition(partition) })
         };
         partitions
             .elements()
@@ -461,31 +425,19 @@ impl ConsumerContext for Events {
     ) {
         let assigning = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.leaving.load(Ordering::Relaxed) {
-            let answered = if assigning {
-                assign(client, partitions)
-            } else {
-                unassign(client, partitions)
-            };
+            let answered = if assigning { assign(client, partitions) } else { unassign(client, partitions) };
             if let Err(error) = answered {
                 tracing::debug!(%error, "leaving the group");
             }
             return;
         }
         let partitions = partitions.clone();
-        self.note(if assigning {
-            Event::Assign(partitions)
-        } else {
-            Event::Revoke(partitions)
-        });
+        self.note(if assigning { Event::Assign(partitions) } else { Event::Revoke(partitions) });
     }
 }
 
 impl From<&KafkaError> for CommitError {
     fn from(error: &KafkaError) -> Self {
-        Self(
-            error
-                .rdkafka_error_code()
-                .map_or_else(|| error.to_string(), |code| code.to_string()),
-        )
+        Self(error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string()))
     }
 }

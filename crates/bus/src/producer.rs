@@ -101,24 +101,14 @@ impl Producer {
             Stream::DeadLetters => &*self.dead_letters_topic,
         };
         let (resolve, delivery) = oneshot::channel();
-        let flight = Box::new(Flight {
-            stream,
-            resolve,
-            sent_at: Instant::now(),
-            _permit: permit,
-        });
-        let record = BaseRecord::with_opaque_to(topic, flight)
-            .key(key)
-            .payload(payload);
+        let flight = Box::new(Flight { stream, resolve, sent_at: Instant::now(), permit });
+        let record = BaseRecord::with_opaque_to(topic, flight).key(key).payload(payload);
         match self.client.send(record) {
             Ok(()) => Ok(Delivery(delivery)),
             Err((source, _record)) => {
                 metrics::counter!("fleetpulse_bus_send_failures_total", "stream" => stream.name())
                     .increment(1);
-                Err(SendError {
-                    topic: topic.to_owned(),
-                    source,
-                })
+                Err(SendError { topic: topic.to_owned(), source })
             }
         }
     }
@@ -127,9 +117,7 @@ impl Producer {
     pub fn flush(&self, timeout: Duration) -> Flushed {
         match self.client.flush(timeout) {
             Ok(()) => Flushed::All,
-            Err(_) => Flushed::Left {
-                messages: self.window.in_use().0,
-            },
+            Err(_) => Flushed::Left { messages: self.window.in_use().0 },
         }
     }
 
@@ -144,9 +132,7 @@ impl Producer {
 
 impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Producer")
-            .field("window", &self.window)
-            .finish_non_exhaustive()
+        f.debug_struct("Producer").field("window", &self.window).finish_non_exhaustive()
     }
 }
 
@@ -191,9 +177,7 @@ impl Future for Delivery {
     type Output = Result<(Partition, Offset), DeliveryError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0)
-            .poll(context)
-            .map(|report| report.unwrap_or(Err(DeliveryError::Abandoned)))
+        Pin::new(&mut self.0).poll(context).map(|report| report.unwrap_or(Err(DeliveryError::Abandoned)))
     }
 }
 
@@ -227,7 +211,7 @@ struct Flight {
     stream: Stream,
     resolve: oneshot::Sender<Result<(Partition, Offset), DeliveryError>>,
     sent_at: Instant,
-    _permit: Permit,
+    permit: Permit,
 }
 
 /// Receives the delivery reports, on the producer's own thread.
@@ -243,7 +227,8 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     type DeliveryOpaque = Box<Flight>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, flight: Box<Flight>) {
-        let stream = flight.stream.name();
+        let Flight { stream, resolve, sent_at, permit } = *flight;
+        let stream = stream.name();
         let report = match result {
             Ok(message) => Ok((Partition(message.partition()), Offset(message.offset()))),
             Err((error, _)) => Err(match error.rdkafka_error_code() {
@@ -257,14 +242,65 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
         match &report {
             Ok(_) => {
                 metrics::counter!("fleetpulse_bus_delivered_total", "stream" => stream).increment(1);
-                metrics::histogram!("fleetpulse_bus_delivery_seconds").record(flight.sent_at.elapsed());
+                metrics::histogram!("fleetpulse_bus_delivery_seconds").record(sent_at.elapsed());
             }
             Err(error) => {
                 metrics::counter!("fleetpulse_bus_delivery_failures_total", "stream" => stream, "reason" => error.reason())
                     .increment(1);
             }
         }
+        // The room is back before anybody hears that it is.
+        drop(permit);
         // Nobody waits any more: the connection is gone; the record is counted all the same.
-        let _gone = flight.resolve.send(report);
+        let _gone = resolve.send(report);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Port 9 takes no connection.
+    fn nowhere(delivery_timeout_ms: u32) -> Producer {
+        let config = Config { brokers: "127.0.0.1:9".into(), delivery_timeout_ms, ..Config::default() };
+        Producer::new(&config).expect("a client")
+    }
+
+    fn sent(producer: &Producer) -> Delivery {
+        let permit = producer.window().try_reserve(2).expect("room");
+        producer.send(permit, Stream::Events, "device", b"{}").expect("queued")
+    }
+
+    #[tokio::test]
+    async fn past_the_deadline_nothing_counts_as_delivered_and_the_room_returns() {
+        let producer = nowhere(1_000);
+        let delivery = sent(&producer);
+        assert_eq!(producer.window().in_use().0, 1);
+        assert_eq!(delivery.await, Err(DeliveryError::Deadline));
+        assert_eq!(producer.window().in_use(), (0, 0));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_producer_that_goes_away_has_delivered_nothing() {
+        let producer = nowhere(300_000);
+        let window = producer.window().clone();
+        let deliveries = [sent(&producer), sent(&producer)];
+        assert_eq!(producer.flush(Duration::from_millis(10)), Flushed::Left { messages: 2 });
+        drop(producer);
+        for delivery in deliveries {
+            assert_eq!(delivery.await, Err(DeliveryError::Abandoned));
+        }
+        assert_eq!(window.in_use(), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_delivery_nobody_waits_for_returns_its_room_with_its_report() {
+        let producer = nowhere(1_000);
+        drop(sent(&producer));
+        assert_eq!(producer.window().in_use().0, 1, "dropping the receiver is no report");
+        assert_eq!(sent(&producer).await, Err(DeliveryError::Deadline));
+        assert_eq!(producer.window().in_use(), (0, 0));
     }
 }

@@ -50,10 +50,8 @@ pub enum Ensured {
 /// # Errors
 /// Where Kafka does not answer or refuses. Cancel safe: creation goes on in Kafka or not at all.
 pub async fn ensure(config: &Config) -> Result<Vec<(String, Ensured)>, TopicError> {
-    let admin: AdminClient<DefaultClientContext> = config
-        .client()
-        .create()
-        .map_err(|source| config.client_error(source))?;
+    let admin: AdminClient<DefaultClientContext> =
+        config.client().create().map_err(|source| config.client_error(source))?;
     let retention_ms = (u64::from(config.retention_hours) * 3_600_000).to_string();
     let names = [config.events_topic.as_str(), config.dead_letters_topic.as_str()];
     let wanted = names.map(|name| {
@@ -65,16 +63,11 @@ pub async fn ensure(config: &Config) -> Result<Vec<(String, Ensured)>, TopicErro
         .set("cleanup.policy", "delete")
         .set("retention.ms", &retention_ms)
     });
-    let options = AdminOptions::new()
-        .request_timeout(Some(TIMEOUT))
-        .operation_timeout(Some(TIMEOUT));
+    let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
     let results = admin
         .create_topics(&wanted, &options)
         .await
-        .map_err(|source| TopicError::Unreachable {
-            brokers: config.brokers.clone(),
-            source,
-        })?;
+        .map_err(|source| TopicError::Unreachable { brokers: config.brokers.clone(), source })?;
     results
         .into_iter()
         .map(|result| match result {

@@ -39,10 +39,7 @@ impl Window {
     pub fn try_reserve(&self, bytes: usize) -> Option<Permit> {
         let message = self.messages.clone().try_acquire_owned().ok()?;
         let bytes = self.bytes.clone().try_acquire_many_owned(self.cost(bytes)).ok()?;
-        Some(Permit {
-            _message: message,
-            _bytes: bytes,
-        })
+        Some(Permit { _message: message, _bytes: bytes })
     }
 
     /// Waits for room, first come first served. Cancel safe, but a cancelled wait loses its place.
@@ -50,10 +47,7 @@ impl Window {
         let cost = self.cost(bytes);
         let message = acquire(self.messages, 1).await;
         let bytes = acquire(self.bytes, cost).await;
-        Permit {
-            _message: message,
-            _bytes: bytes,
-        }
+        Permit { _message: message, _bytes: bytes }
     }
 
     /// Records and bytes that wait now.
@@ -66,10 +60,7 @@ impl Window {
 
     /// A record larger than the whole window costs the whole window: it goes alone, and nothing waits for ever.
     fn cost(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes)
-            .unwrap_or(u32::MAX)
-            .saturating_add(RECORD_OVERHEAD_BYTES)
-            .min(self.bytes_max)
+        u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(RECORD_OVERHEAD_BYTES).min(self.bytes_max)
     }
 }
 

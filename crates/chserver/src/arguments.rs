@@ -85,39 +85,21 @@ impl Arguments {
 /// One argument for the engine. A zero byte cannot come in: arguments and environment are C strings already,
 /// and should one come all the same, the text ends there, as it would for the engine.
 fn option(name: &str, value: &[u8]) -> CString {
-    let bytes = name
-        .bytes()
-        .chain(value.iter().copied())
-        .take_while(|&byte| byte != 0)
-        .collect::<Vec<u8>>();
+    let bytes = name.bytes().chain(value.iter().copied()).take_while(|&byte| byte != 0).collect::<Vec<u8>>();
     CString::new(bytes).unwrap_or_default()
 }
 
 fn require_file(what: &'static str, path: &Path, hint: &'static str) -> Result<(), Error> {
-    if path.is_file() {
-        Ok(())
-    } else {
-        Err(Error::Missing {
-            what,
-            path: path.into(),
-            hint,
-        })
-    }
+    if path.is_file() { Ok(()) } else { Err(Error::Missing { what, path: path.into(), hint }) }
 }
 
 fn require_port(port: &'static str, address: SocketAddr, option: &'static str) -> Result<(), Error> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(()),
-        Err(source) if source.kind() == std::io::ErrorKind::AddrInUse => Err(Error::PortTaken {
-            port,
-            address,
-            option,
-        }),
-        Err(source) => Err(Error::Port {
-            port,
-            address,
-            source,
-        }),
+        Err(source) if source.kind() == std::io::ErrorKind::AddrInUse => {
+            Err(Error::PortTaken { port, address, option })
+        }
+        Err(source) => Err(Error::Port { port, address, source }),
     }
 }
 
@@ -127,14 +109,7 @@ mod tests {
 
     fn arguments(port: u16) -> Arguments {
         let port = port.to_string();
-        let line = [
-            "chserver",
-            "--library=/bin/sh",
-            "--data=/d",
-            "--config=/bin/sh",
-            "--http-port",
-            &port,
-        ];
+        let line = ["chserver", "--library=/bin/sh", "--data=/d", "--config=/bin/sh", "--http-port", &port];
         Arguments::try_parse_from(line).expect("arguments")
     }
 
@@ -145,10 +120,7 @@ mod tests {
         let error = arguments(port).check().expect_err("the port is taken");
         assert_eq!(error.exit_code(), 98);
         let text = error.to_string();
-        assert!(
-            text.contains(&format!("http port 127.0.0.1:{port} is taken")),
-            "{text}"
-        );
+        assert!(text.contains(&format!("http port 127.0.0.1:{port} is taken")), "{text}");
         assert!(text.contains("--http-port"), "{text}");
     }
 
@@ -158,23 +130,12 @@ mod tests {
         arguments.config = "/nowhere/config.xml".into();
         let error = arguments.check().expect_err("there is no such file");
         assert_eq!(error.exit_code(), 78);
-        assert!(
-            error
-                .to_string()
-                .contains("no configuration at /nowhere/config.xml"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("no configuration at /nowhere/config.xml"), "{error}");
     }
 
     #[test]
     fn port_zero_is_refused_since_nobody_would_know_the_port() {
-        let line = [
-            "chserver",
-            "--library=/l",
-            "--data=/d",
-            "--config=/c",
-            "--tcp-port=0",
-        ];
+        let line = ["chserver", "--library=/l", "--data=/d", "--config=/c", "--tcp-port=0"];
         assert!(Arguments::try_parse_from(line).is_err());
     }
 
@@ -182,10 +143,7 @@ mod tests {
     fn the_engine_listens_first_and_blocks_last() {
         let line = arguments(8124).to_engine();
         assert!(line.contains(&CString::new("--http_port=8124").expect("no zero byte")));
-        let last = line
-            .last()
-            .and_then(|last| last.to_str().ok())
-            .unwrap_or_default();
+        let last = line.last().and_then(|last| last.to_str().ok()).unwrap_or_default();
         assert!(last.starts_with("--query=SYSTEM START LISTEN HTTP;"), "{last}");
     }
 }

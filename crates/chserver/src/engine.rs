@@ -16,10 +16,7 @@ const STACK_BYTES: usize = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EngineError {
     #[error("cannot load the engine {}: {source}", library.display())]
-    Load {
-        library: PathBuf,
-        source: libloading::Error,
-    },
+    Load { library: PathBuf, source: libloading::Error },
     #[error("cannot make the engine's thread: {0}")]
     Thread(#[from] io::Error),
     #[error("the engine failed: {0}")]
@@ -47,20 +44,14 @@ type QueryStable = unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut QueryRe
 /// Runs the engine with a command line, until its last statement ends.
 pub(crate) fn run(library: &Path, line: &[CString], stop: &StopPipe) -> Result<(), EngineError> {
     let answer = thread::scope(|scope| {
-        let engine = thread::Builder::new()
-            .name("clickhouse".into())
-            .stack_size(STACK_BYTES);
+        let engine = thread::Builder::new().name("clickhouse".into()).stack_size(STACK_BYTES);
         let engine = engine.spawn_scoped(scope, || call(library, line))?;
         engine.join().unwrap_or(Err(EngineError::Panicked))
     });
     answer?;
     // The engine tells some failures (a locked data folder, a bad configuration) on standard error only, and
     // returns as if all were well.
-    if stop.was_asked() {
-        Ok(())
-    } else {
-        Err(EngineError::ReturnedEarly)
-    }
+    if stop.was_asked() { Ok(()) } else { Err(EngineError::ReturnedEarly) }
 }
 
 /// Ends the process without running any destructor, those of the library included.
@@ -70,10 +61,7 @@ pub(crate) fn exit_at_once(code: u8) -> ! {
 }
 
 fn call(library: &Path, line: &[CString]) -> Result<(), EngineError> {
-    let failed = |source| EngineError::Load {
-        library: library.into(),
-        source,
-    };
+    let failed = |source| EngineError::Load { library: library.into(), source };
     // SAFETY: the library's initialisers run here. It is the engine that the caller named, made to be loaded
     // into a foreign process; the stop signals, which are all that we share with it, are set up before.
     let opened = unsafe { Library::open(Some(library), RTLD_NOW | RTLD_LOCAL) }.map_err(failed)?;

@@ -36,23 +36,11 @@ use crate::signals::StopPipe;
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("no {what} at {}: {hint}", path.display())]
-    Missing {
-        what: &'static str,
-        path: PathBuf,
-        hint: &'static str,
-    },
+    Missing { what: &'static str, path: PathBuf, hint: &'static str },
     #[error("the {port} port {address} is taken: stop what listens there, or choose another with {option}")]
-    PortTaken {
-        port: &'static str,
-        address: std::net::SocketAddr,
-        option: &'static str,
-    },
+    PortTaken { port: &'static str, address: std::net::SocketAddr, option: &'static str },
     #[error("the {port} port {address} cannot be used: {source}")]
-    Port {
-        port: &'static str,
-        address: std::net::SocketAddr,
-        source: std::io::Error,
-    },
+    Port { port: &'static str, address: std::net::SocketAddr, source: std::io::Error },
     #[error("data folder {}: {source}", path.display())]
     Data { path: PathBuf, source: std::io::Error },
     #[error("data folder {} is in use by another server: stop that one, or choose another with --data", path.display())]
@@ -110,17 +98,10 @@ fn serve(arguments: &Arguments) -> Result<(), Error> {
 /// with a table's data left over, each flush of that table's log fails, and `SYSTEM FLUSH LOGS` waits for
 /// minutes. A running server would lose those files too, so the folder must not be in use.
 fn prepare_data(data: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Data {
-        path: data.into(),
-        source,
-    };
+    let failed = |source| Error::Data { path: data.into(), source };
     fs::create_dir_all(data).map_err(failed)?;
     // The engine locks this file in the same way, for as long as it runs.
-    let status = File::options()
-        .create(true)
-        .append(true)
-        .open(data.join("status"))
-        .map_err(failed)?;
+    let status = File::options().create(true).append(true).open(data.join("status")).map_err(failed)?;
     match status.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(Error::DataInUse { path: data.into() }),

@@ -22,10 +22,7 @@ pub struct ClockPolicy {
 
 impl Default for ClockPolicy {
     fn default() -> Self {
-        Self {
-            past_max_ms: 400 * 24 * HOUR_MS,
-            future_max_ms: 24 * HOUR_MS,
-        }
+        Self { past_max_ms: 400 * 24 * HOUR_MS, future_max_ms: 24 * HOUR_MS }
     }
 }
 
@@ -55,20 +52,9 @@ mod tests {
     use super::*;
 
     fn settled(claimed_time_ms: Option<i64>, received_at: i64) -> (Clock, i64, Option<i64>) {
-        let mut heartbeat = Heartbeat {
-            claimed_time_ms,
-            ..Heartbeat::default()
-        };
-        ClockPolicy {
-            past_max_ms: 100,
-            future_max_ms: 10,
-        }
-        .settle(&mut heartbeat, Millis(received_at));
-        (
-            heartbeat.clock(),
-            heartbeat.device_time_ms,
-            heartbeat.claimed_time_ms,
-        )
+        let mut heartbeat = Heartbeat { claimed_time_ms, ..Heartbeat::default() };
+        ClockPolicy { past_max_ms: 100, future_max_ms: 10 }.settle(&mut heartbeat, Millis(received_at));
+        (heartbeat.clock(), heartbeat.device_time_ms, heartbeat.claimed_time_ms)
     }
 
     #[test]
@@ -91,9 +77,6 @@ mod tests {
     #[test]
     fn the_ends_of_time_do_not_overflow() {
         assert_eq!(settled(Some(i64::MAX), i64::MAX), (Clock::Device, i64::MAX, None));
-        assert_eq!(
-            settled(Some(i64::MAX), i64::MIN),
-            (Clock::Implausible, i64::MIN, Some(i64::MAX))
-        );
+        assert_eq!(settled(Some(i64::MAX), i64::MIN), (Clock::Implausible, i64::MIN, Some(i64::MAX)));
     }
 }

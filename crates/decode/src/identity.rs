@@ -37,18 +37,11 @@ mod tests {
     #[test]
     fn the_identities_in_stored_rows_stay_what_they_are() {
         let session_id = SessionId(uuid::Uuid::from_u128(1));
-        let arrival = |message| Arrival {
-            at: Millis(0),
-            session_id,
-            message,
-        };
+        let arrival = |message| Arrival { at: Millis(0), session_id, message };
         assert_eq!(of(Some(42), false, b"{}", &arrival(7)), 42);
         assert_eq!(of(None, true, b"{}", &arrival(7)), xxh3_64(b"{}"));
         let seventh = of(None, false, b"{}", &arrival(7));
-        assert_eq!(
-            seventh,
-            xxh3_64(b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x07\0\0\0\0\0\0\0")
-        );
+        assert_eq!(seventh, xxh3_64(b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x07\0\0\0\0\0\0\0"));
         assert_ne!(seventh, of(None, false, b"{}", &arrival(8)));
     }
 }

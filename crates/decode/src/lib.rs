@@ -94,10 +94,7 @@ pub struct Arrival {
 /// What is no JSON is `NOT_JSON` wherever it breaks off; of several bad fields the first one is named.
 pub fn heartbeat(payload: &[u8], arrival: &Arrival, policy: &ClockPolicy) -> Result<Heartbeat, Rejection> {
     if payload.len() > PAYLOAD_BYTES_MAX {
-        let detail = format_args!(
-            "payload has {} bytes, {PAYLOAD_BYTES_MAX} are allowed",
-            payload.len()
-        );
+        let detail = format_args!("payload has {} bytes, {PAYLOAD_BYTES_MAX} are allowed", payload.len());
         return Err(Rejection::new(RejectReason::TooLarge, detail));
     }
     let text = str::from_utf8(payload).map_err(|error| Rejection::new(RejectReason::NotJson, error))?;

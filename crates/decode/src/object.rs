@@ -55,14 +55,8 @@ pub(crate) use object;
 pub(crate) fn read<T: Object>(text: &str) -> Result<(T, Beyond<'_>), Rejection> {
     let mut context = Context::default();
     let mut parser = serde_json::Deserializer::from_str(text);
-    let root = Root {
-        context: &mut context,
-        message: PhantomData,
-    };
-    match root
-        .deserialize(&mut parser)
-        .and_then(|message| parser.end().map(|()| message))
-    {
+    let root = Root { context: &mut context, message: PhantomData };
+    match root.deserialize(&mut parser).and_then(|message| parser.end().map(|()| message)) {
         Ok(message) => Ok((message, context.beyond)),
         Err(error) => Err(context.rejection(text, &error)),
     }
@@ -86,10 +80,7 @@ impl<'de> Context<'de> {
     pub(crate) fn enter<E: de::Error>(&mut self, field: &'static str, stood: &mut bool) -> Result<(), E> {
         self.field = field;
         if std::mem::replace(stood, true) {
-            return Err(self.fail(Fault {
-                reason: RejectReason::NotJson,
-                what: "stands twice".into(),
-            }));
+            return Err(self.fail(Fault { reason: RejectReason::NotJson, what: "stands twice".into() }));
         }
         Ok(())
     }
@@ -103,12 +94,7 @@ impl<'de> Context<'de> {
         if self.group.is_empty() && name == EXTRA {
             let mut stood = std::mem::replace(&mut self.extra_stood, true);
             self.enter(EXTRA, &mut stood)?;
-            return map
-                .next_value_seed(Field {
-                    rule: Extra,
-                    context: self,
-                })
-                .map(|_| ());
+            return map.next_value_seed(Field { rule: Extra, context: self }).map(|_| ());
         }
         self.field = "";
         let value: &'de RawValue = map.next_value()?;
@@ -239,10 +225,7 @@ pub(crate) struct Field<'c, 'de, R> {
 
 impl<R: Rule> Field<'_, '_, R> {
     fn settle<E: de::Error>(self, scalar: Scalar<'_>) -> Result<Option<R::Value>, E> {
-        self.rule
-            .scalar(scalar)
-            .map(Some)
-            .map_err(|fault| self.context.fail(fault))
+        self.rule.scalar(scalar).map(Some).map_err(|fault| self.context.fail(fault))
     }
 }
 

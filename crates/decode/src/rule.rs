@@ -65,18 +65,12 @@ pub(crate) struct Fault {
 impl Fault {
     #[cold]
     pub(crate) fn wrong_type(found: Scalar<'_>, expected: &str) -> Self {
-        Self {
-            reason: RejectReason::WrongType,
-            what: format!("{found} is not {expected}"),
-        }
+        Self { reason: RejectReason::WrongType, what: format!("{found} is not {expected}") }
     }
 
     #[cold]
     pub(crate) fn out_of_range(what: impl fmt::Display) -> Self {
-        Self {
-            reason: RejectReason::OutOfRange,
-            what: what.to_string(),
-        }
+        Self { reason: RejectReason::OutOfRange, what: what.to_string() }
     }
 }
 
@@ -121,10 +115,7 @@ impl<T: TryFrom<u64>> Rule for Whole<T> {
             other => return Err(Fault::wrong_type(other, Self::EXPECTED)),
         };
         number.ok_or_else(|| {
-            Fault::out_of_range(format_args!(
-                "{scalar} is not within 0 and {} bits",
-                8 * size_of::<T>()
-            ))
+            Fault::out_of_range(format_args!("{scalar} is not within 0 and {} bits", 8 * size_of::<T>()))
         })
     }
 }
@@ -141,11 +132,7 @@ fn integral(number: f64, expected: &str) -> Result<Option<i64>, Fault> {
 
 /// A number from `min` to `max`.
 pub(crate) fn real<T>(min: f64, max: f64) -> Real<T> {
-    Real {
-        min,
-        max,
-        float: PhantomData,
-    }
+    Real { min, max, float: PhantomData }
 }
 
 /// Any number that `T` holds.
@@ -173,10 +160,7 @@ impl Float for f64 {
 
 impl Float for f32 {
     fn nearest(number: f64) -> Option<Self> {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "an overflow is infinite, and refused"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "an overflow is infinite, and refused")]
         let number = number as Self;
         number.is_finite().then_some(number)
     }
@@ -195,15 +179,10 @@ impl<T: Float> Rule for Real<T> {
         };
         if !(self.min..=self.max).contains(&number) {
             let (min, max) = (self.min, self.max);
-            return Err(Fault::out_of_range(format_args!(
-                "{scalar} is not within {min} to {max}"
-            )));
+            return Err(Fault::out_of_range(format_args!("{scalar} is not within {min} to {max}")));
         }
         T::nearest(number).ok_or_else(|| {
-            Fault::out_of_range(format_args!(
-                "{scalar} is beyond a float of {} bits",
-                8 * size_of::<T>()
-            ))
+            Fault::out_of_range(format_args!("{scalar} is beyond a float of {} bits", 8 * size_of::<T>()))
         })
     }
 }
@@ -224,9 +203,7 @@ impl Text {
             )));
         }
         match text.chars().find(|c| c.is_control()) {
-            Some(c) => Err(Fault::out_of_range(format_args!(
-                "text has the control character {c:?}"
-            ))),
+            Some(c) => Err(Fault::out_of_range(format_args!("text has the control character {c:?}"))),
             None => Ok(text),
         }
     }
@@ -246,21 +223,13 @@ impl Rule for Text {
 
 /// A text of `min` to `max` decimal digits. Not a number: leading zeros count.
 pub(crate) fn digits(min: usize, max: usize) -> Digits {
-    Digits {
-        min,
-        max,
-        filler: &[],
-    }
+    Digits { min, max, filler: &[] }
 }
 
 /// Like [`digits`], and `F` may fill up the last byte, as on the card [ETSI TS 102 221, 13.2]. It is no digit and is
 /// taken off.
 pub(crate) fn filled_digits(min: usize, max: usize) -> Digits {
-    Digits {
-        min,
-        max,
-        filler: &['F', 'f'],
-    }
+    Digits { min, max, filler: &['F', 'f'] }
 }
 
 pub(crate) struct Digits {
@@ -282,9 +251,7 @@ impl Rule for Digits {
         if text.len() <= max && digits.len() >= min && digits.bytes().all(|byte| byte.is_ascii_digit()) {
             Ok(digits.to_owned())
         } else {
-            Err(Fault::out_of_range(format_args!(
-                "{scalar} is not {min} to {max} digits"
-            )))
+            Err(Fault::out_of_range(format_args!("{scalar} is not {min} to {max} digits")))
         }
     }
 }
@@ -307,10 +274,7 @@ impl Rule for Time {
             Scalar::Real(number) => integral(number, Self::EXPECTED)?,
             Scalar::Text(text) => {
                 let time = Text::check(text)?.parse::<jiff::Timestamp>();
-                Some(
-                    time.map_err(|_| Fault::wrong_type(scalar, Self::EXPECTED))?
-                        .as_millisecond(),
-                )
+                Some(time.map_err(|_| Fault::wrong_type(scalar, Self::EXPECTED))?.as_millisecond())
             }
             Scalar::Flag(_) => return Err(Fault::wrong_type(scalar, Self::EXPECTED)),
         };

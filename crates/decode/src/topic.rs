@@ -14,9 +14,7 @@ pub enum Topic<'a> {
 
 /// Reads a topic name. Names are compared byte by byte, as MQTT compares them [MQTT-4.7.3-4].
 pub fn topic(name: &str) -> Topic<'_> {
-    let level = name
-        .strip_prefix("devices/")
-        .and_then(|rest| rest.strip_suffix("/heartbeat"));
+    let level = name.strip_prefix("devices/").and_then(|rest| rest.strip_suffix("/heartbeat"));
     match level {
         Some(device_id) if !device_id.is_empty() && !device_id.contains('/') => {
             Topic::Heartbeat { device_id }
@@ -31,12 +29,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_topic_names_its_device() {
-        assert_eq!(
-            topic("devices/scooter-ü-1/heartbeat"),
-            Topic::Heartbeat {
-                device_id: "scooter-ü-1"
-            }
-        );
+        assert_eq!(topic("devices/scooter-ü-1/heartbeat"), Topic::Heartbeat { device_id: "scooter-ü-1" });
     }
 
     #[test]

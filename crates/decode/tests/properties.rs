@@ -15,11 +15,7 @@ const EXAMPLE: &[u8] = include_bytes!("fixtures/valid/the_example_of_the_crate.j
 const RECEIVED_AT: Millis = Millis(1_767_225_601_000);
 
 fn arrival(at: Millis) -> Arrival {
-    Arrival {
-        at,
-        session_id: SessionId(uuid::Uuid::from_u128(7)),
-        message: 1,
-    }
+    Arrival { at, session_id: SessionId(uuid::Uuid::from_u128(7)), message: 1 }
 }
 
 fn decoded(payload: impl AsRef<[u8]>) -> Result<Heartbeat, Rejection> {
@@ -33,10 +29,7 @@ fn decoded_within_bounds(payload: &[u8]) -> Result<Heartbeat, Rejection> {
         Ok(heartbeat) => {
             let extra = &heartbeat.extra_json;
             assert!(extra.len() <= payload.len());
-            assert!(
-                extra.is_empty() || serde_json::from_str::<Map<String, Value>>(extra).is_ok(),
-                "{extra}"
-            );
+            assert!(extra.is_empty() || serde_json::from_str::<Map<String, Value>>(extra).is_ok(), "{extra}");
         }
         Err(rejection) => {
             assert!(rejection.detail.len() <= DETAIL_BYTES_MAX && !rejection.detail.is_empty());
@@ -46,10 +39,7 @@ fn decoded_within_bounds(payload: &[u8]) -> Result<Heartbeat, Rejection> {
 }
 
 fn number() -> impl Strategy<Value = Value> {
-    prop_oneof![
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from)
-    ]
+    prop_oneof![any::<i64>().prop_map(Value::from), any::<f64>().prop_map(Value::from)]
 }
 
 fn json() -> impl Strategy<Value = Value> {
@@ -69,13 +59,9 @@ fn json() -> impl Strategy<Value = Value> {
 
 /// Names of members, known ones among them.
 fn name() -> impl Strategy<Value = String> {
-    const KNOWN: [&str; 11] = [
-        "ts", "seq", "state", "battery", "percent", "position", "lat", "radio", "plmn", "sim", "extra",
-    ];
-    prop_oneof![
-        proptest::sample::select(&KNOWN[..]).prop_map(str::to_owned),
-        ".{0,4}"
-    ]
+    const KNOWN: [&str; 11] =
+        ["ts", "seq", "state", "battery", "percent", "position", "lat", "radio", "plmn", "sim", "extra"];
+    prop_oneof![proptest::sample::select(&KNOWN[..]).prop_map(str::to_owned), ".{0,4}"]
 }
 
 fn text() -> impl Strategy<Value = Option<String>> {
@@ -142,14 +128,7 @@ prop_compose! {
 
 /// The heartbeat as a device would write it; absent readings as `null` or not at all.
 fn rendered(heartbeat: &Heartbeat, nulls: bool) -> String {
-    let Heartbeat {
-        battery,
-        position,
-        radio,
-        sim,
-        usage,
-        ..
-    } = heartbeat.clone();
+    let Heartbeat { battery, position, radio, sim, usage, .. } = heartbeat.clone();
     let battery = battery.unwrap_or_default();
     let position = position.unwrap_or_default();
     let radio = radio.unwrap_or_default();
@@ -180,10 +159,7 @@ fn rendered(heartbeat: &Heartbeat, nulls: bool) -> String {
                 group.retain(|_, value| !value.is_null());
             }
         }
-        payload
-            .as_object_mut()
-            .unwrap()
-            .retain(|_, value| !value.is_null());
+        payload.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     }
     payload.to_string()
 }

@@ -48,10 +48,7 @@ impl Engine {
     pub fn find(launcher: impl Into<PathBuf>, cache: &Cache) -> Result<Self, FetchError> {
         match on_path("clickhouse") {
             Some(binary) => Ok(Self::Binary(binary)),
-            None => Ok(Self::Library {
-                launcher: launcher.into(),
-                library: cache.clickhouse_library()?,
-            }),
+            None => Ok(Self::Library { launcher: launcher.into(), library: cache.clickhouse_library()? }),
         }
     }
 
@@ -77,12 +74,7 @@ pub struct ClickHouseConfig {
 impl ClickHouseConfig {
     /// On free ports.
     pub fn new(engine: Engine, data: impl Into<PathBuf>) -> Self {
-        Self {
-            engine,
-            data: data.into(),
-            http_port: 0,
-            tcp_port: 0,
-        }
+        Self { engine, data: data.into(), http_port: 0, tcp_port: 0 }
     }
 }
 
@@ -137,9 +129,7 @@ impl ClickHouse {
     /// # Errors
     /// Where it is stopped.
     pub fn process(&mut self) -> Result<&mut Process, StackError> {
-        self.process
-            .as_mut()
-            .ok_or_else(|| StackError::NotRunning { name: NAME.into() })
+        self.process.as_mut().ok_or_else(|| StackError::NotRunning { name: NAME.into() })
     }
 
     /// Asks it for a sign of life.
@@ -228,13 +218,7 @@ impl ClickHouse {
 
     fn launcher_command(&self, launcher: &Path, library: &Path, config: &Path, data: &Path) -> Command {
         let mut command = Command::new(launcher);
-        command
-            .arg("--library")
-            .arg(library)
-            .arg("--config")
-            .arg(config)
-            .arg("--data")
-            .arg(data);
+        command.arg("--library").arg(library).arg("--config").arg(config).arg("--data").arg(data);
         command.arg("--log").arg(self.folder.join("engine.log"));
         command.args(["--listen", &self.http.ip().to_string()]);
         command.args(["--http-port", &self.http.port().to_string()]);
@@ -246,22 +230,14 @@ impl ClickHouse {
         let mut command = Command::new(binary);
         // Its watchdog would be a second process, which SIGSTOP and SIGKILL would hit in place of the server.
         command.env("CLICKHOUSE_WATCHDOG_ENABLE", "0");
-        command
-            .arg("server")
-            .arg(format!("--config-file={}", config.display()))
-            .arg("--");
+        command.arg("server").arg(format!("--config-file={}", config.display())).arg("--");
         command.arg(format!("--path={}/", data.display()));
-        for (setting, folder) in [
-            ("tmp_path", "tmp"),
-            ("user_files_path", "user_files"),
-            ("format_schema_path", "format_schemas"),
-        ] {
+        for (setting, folder) in
+            [("tmp_path", "tmp"), ("user_files_path", "user_files"), ("format_schema_path", "format_schemas")]
+        {
             command.arg(format!("--{setting}={}/", data.join(folder).display()));
         }
-        command.arg(format!(
-            "--logger.log={}",
-            self.folder.join("engine.log").display()
-        ));
+        command.arg(format!("--logger.log={}", self.folder.join("engine.log").display()));
         command.arg(format!("--listen_host={}", self.http.ip()));
         command.arg(format!("--http_port={}", self.http.port()));
         command.arg(format!("--tcp_port={}", self.tcp.port()));
@@ -291,9 +267,9 @@ impl ClickHouseService {
         config: impl FnOnce() -> Result<ClickHouseConfig, E>,
     ) -> Result<Self, E> {
         match std::env::var(URL_VARIABLE) {
-            Ok(url) if !url.trim().is_empty() => Ok(Self::External {
-                url: url.trim().trim_end_matches('/').into(),
-            }),
+            Ok(url) if !url.trim().is_empty() => {
+                Ok(Self::External { url: url.trim().trim_end_matches('/').into() })
+            }
             _ => Ok(Self::Own(ClickHouse::start(&config()?)?)),
         }
     }
@@ -325,8 +301,5 @@ fn ping(address: SocketAddr, within: Duration) -> io::Result<()> {
     if answer.starts_with("HTTP/1.1 200 ") && answer.contains("Ok.\n") {
         return Ok(());
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidData,
-        "the answer to a ping is not `Ok.`",
-    ))
+    Err(io::Error::new(io::ErrorKind::InvalidData, "the answer to a ping is not `Ok.`"))
 }

@@ -65,10 +65,6 @@ pub enum StackError {
 impl StackError {
     /// For `map_err` after a file operation: what was tried, on what.
     pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File {
-            what,
-            path: path.into(),
-            source,
-        }
+        move |source| Self::File { what, path: path.into(), source }
     }
 }

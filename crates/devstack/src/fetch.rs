@@ -76,11 +76,7 @@ pub enum FetchError {
 
 impl FetchError {
     fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File {
-            what,
-            path: path.into(),
-            source,
-        }
+        move |source| Self::File { what, path: path.into(), source }
     }
 }
 
@@ -90,11 +86,7 @@ impl Cache {
     /// # Errors
     /// Where neither `FLEETPULSE_CACHE` nor `XDG_CACHE_HOME` nor `HOME` is set.
     pub fn of_user() -> Result<Self, FetchError> {
-        let folder = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = folder("FLEETPULSE_CACHE")
             .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("fleetpulse")))
             .or_else(|| folder("HOME").map(|home| home.join(".cache/fleetpulse")));
@@ -198,9 +190,7 @@ mod tests {
         fs::create_dir(root.join("thing.partial")).expect("as a killed process leaves it");
         let folder = cache.get("thing", |_| Ok(())).expect("fetched");
         assert!(folder.is_dir() && !root.join("thing.partial").exists());
-        cache
-            .get("thing", |_| panic!("it is there already"))
-            .expect("kept");
+        cache.get("thing", |_| panic!("it is there already")).expect("kept");
         fs::remove_dir_all(&root).expect("cleaned up");
     }
 
@@ -216,11 +206,7 @@ mod tests {
         });
         let error = fetched.expect_err("another checksum").to_string();
         assert!(error.contains("a.jar has another checksum"), "{error}");
-        let left: Vec<_> = fs::read_dir(&root)
-            .expect("the cache")
-            .flatten()
-            .map(|e| e.file_name())
-            .collect();
+        let left: Vec<_> = fs::read_dir(&root).expect("the cache").flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, ["thing.lock"]);
         fs::remove_dir_all(&root).expect("cleaned up");
     }

@@ -68,12 +68,7 @@ pub struct KafkaConfig {
 impl KafkaConfig {
     /// One broker on a free port, with 512 MiB of heap.
     pub fn new(jars: impl Into<PathBuf>, data: impl Into<PathBuf>) -> Self {
-        Self {
-            jars: jars.into(),
-            data: data.into(),
-            brokers: Brokers::ONE,
-            heap_mib: 512,
-        }
+        Self { jars: jars.into(), data: data.into(), brokers: Brokers::ONE, heap_mib: 512 }
     }
 }
 
@@ -96,19 +91,10 @@ impl Kafka {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut members = Vec::new();
         for &port in asked {
-            members.push(broker::Member {
-                broker: local(or_free(port)?),
-                controller: local(free_port()?),
-            });
+            members.push(broker::Member { broker: local(or_free(port)?), controller: local(free_port()?) });
         }
-        let cluster = broker::Cluster {
-            jars: config.jars.clone(),
-            heap_mib: config.heap_mib,
-            members,
-        };
-        let brokers = (0..asked.len())
-            .map(|index| Broker::new(index, &cluster, &folder))
-            .collect();
+        let cluster = broker::Cluster { jars: config.jars.clone(), heap_mib: config.heap_mib, members };
+        let brokers = (0..asked.len()).map(|index| Broker::new(index, &cluster, &folder)).collect();
         let mut kafka = Self { folder, brokers };
         kafka.start_again()?;
         Ok(kafka)
@@ -116,11 +102,7 @@ impl Kafka {
 
     /// What clients are given: `127.0.0.1:PORT,...`, the same for the whole life of this value.
     pub fn bootstrap(&self) -> String {
-        let addresses: Vec<String> = self
-            .brokers
-            .iter()
-            .map(|broker| broker.address().to_string())
-            .collect();
+        let addresses: Vec<String> = self.brokers.iter().map(|broker| broker.address().to_string()).collect();
         addresses.join(",")
     }
 
@@ -194,9 +176,9 @@ impl KafkaService {
     /// As `config` and [`Kafka::start`].
     pub fn start<E: From<StackError>>(config: impl FnOnce() -> Result<KafkaConfig, E>) -> Result<Self, E> {
         match std::env::var(BROKERS_VARIABLE) {
-            Ok(brokers) if !brokers.trim().is_empty() => Ok(Self::External {
-                brokers: brokers.trim().into(),
-            }),
+            Ok(brokers) if !brokers.trim().is_empty() => {
+                Ok(Self::External { brokers: brokers.trim().into() })
+            }
             _ => Ok(Self::Own(Kafka::start(&config()?)?)),
         }
     }

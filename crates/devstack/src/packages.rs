@@ -132,11 +132,7 @@ impl fmt::Display for Package {
 
 /// Which of these are missing.
 pub fn missing(packages: &[Package]) -> Vec<Package> {
-    packages
-        .iter()
-        .copied()
-        .filter(|package| !package.is_present())
-        .collect()
+    packages.iter().copied().filter(|package| !package.is_present()).collect()
 }
 
 /// Sees to it that these are there. Prints the command that it runs to standard error.
@@ -166,10 +162,9 @@ pub fn ensure(packages: &[Package], install: Install) -> Result<(), PackageError
     }
     match missing(&packages).first() {
         None => Ok(()),
-        Some(&package) => Err(PackageError::StillMissing {
-            command: install_line(&packages).join(" "),
-            package,
-        }),
+        Some(&package) => {
+            Err(PackageError::StillMissing { command: install_line(&packages).join(" "), package })
+        }
     }
 }
 
@@ -187,20 +182,12 @@ fn update_line() -> Vec<&'static str> {
 fn run(line: &[&str]) -> Result<(), PackageError> {
     let text = line.join(" ");
     eprintln!("+ {text}");
-    let failed = |outcome| {
-        Err(PackageError::Install {
-            command: text.clone(),
-            outcome,
-        })
-    };
+    let failed = |outcome| Err(PackageError::Install { command: text.clone(), outcome });
     let Some((program, arguments)) = line.split_first() else {
         return Ok(());
     };
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null());
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
     match command.stdout(std::io::stderr()).status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => failed(status.to_string()),
@@ -226,11 +213,7 @@ fn missing_text(packages: &[Package], command: Option<&str>) -> String {
 
 /// The major version of the `java` on PATH.
 fn java_major() -> Option<u32> {
-    let output = Command::new("java")
-        .arg("-version")
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
+    let output = Command::new("java").arg("-version").stdin(Stdio::null()).output().ok()?;
     parse_java_major(&String::from_utf8_lossy(&output.stderr))
 }
 
@@ -243,22 +226,8 @@ fn parse_java_major(text: &str) -> Option<u32> {
 /// Asks the compiler, which alone knows where it looks; without one, looks at the usual place.
 fn has_header(header: &str) -> bool {
     let mut command = Command::new("cc");
-    command.args([
-        "-E",
-        "-include",
-        header,
-        "-x",
-        "c",
-        "/dev/null",
-        "-o",
-        "/dev/null",
-    ]);
-    match command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-    {
+    command.args(["-E", "-include", header, "-x", "c", "/dev/null", "-o", "/dev/null"]);
+    match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status() {
         Ok(status) => status.success(),
         Err(_) => Path::new("/usr/include").join(header).is_file(),
     }
@@ -266,21 +235,15 @@ fn has_header(header: &str) -> bool {
 
 fn apt_knows(name: &str) -> bool {
     let mut command = Command::new("apt-cache");
-    command
-        .args(["show", "--quiet", "--no-all-versions", name])
-        .stdin(Stdio::null());
-    command
-        .output()
-        .is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
+    command.args(["show", "--quiet", "--no-all-versions", name]).stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success() && !output.stdout.is_empty())
 }
 
 fn apt_lists_are_empty() -> bool {
     let Ok(lists) = std::fs::read_dir("/var/lib/apt/lists") else {
         return true;
     };
-    !lists
-        .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().contains("Packages"))
+    !lists.flatten().any(|entry| entry.file_name().to_string_lossy().contains("Packages"))
 }
 
 #[cfg(test)]
@@ -291,33 +254,19 @@ mod tests {
     fn the_error_names_each_package_its_purpose_and_the_command() {
         let packages = vec![Package::Maven, Package::ZlibHeaders];
         let command = Some(install_line(&packages).join(" "));
-        let text = PackageError::Missing {
-            packages: packages.clone(),
-            command,
-        }
-        .to_string();
+        let text = PackageError::Missing { packages: packages.clone(), command }.to_string();
         let wanted = "missing on this machine:\
                       \n  Maven (mvn), to fetch Kafka\
                       \n  the headers of zlib (zlib.h), to build librdkafka with gzip\
                       \ninstall with: apt-get install --yes --no-install-recommends maven zlib1g-dev";
         assert_eq!(text, wanted);
-        let text = PackageError::Missing {
-            packages,
-            command: None,
-        }
-        .to_string();
-        assert!(
-            text.ends_with("package manager; Debian's names: maven zlib1g-dev"),
-            "{text}"
-        );
+        let text = PackageError::Missing { packages, command: None }.to_string();
+        assert!(text.ends_with("package manager; Debian's names: maven zlib1g-dev"), "{text}");
     }
 
     #[test]
     fn java_is_known_by_its_major_version() {
-        assert_eq!(
-            parse_java_major("openjdk version \"17.0.15\" 2025-04-15\nOpenJDK"),
-            Some(17)
-        );
+        assert_eq!(parse_java_major("openjdk version \"17.0.15\" 2025-04-15\nOpenJDK"), Some(17));
         assert_eq!(parse_java_major("java version \"1.8.0_402\""), Some(1));
         assert_eq!(parse_java_major("openjdk version \"25\" 2025-09-16"), Some(25));
         assert_eq!(parse_java_major("command not found"), None);

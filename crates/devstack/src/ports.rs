@@ -66,16 +66,10 @@ pub(crate) fn or_free(port: u16) -> Result<u16, PortError> {
 pub fn require_free(service: &str, address: SocketAddr, remedy: &str) -> Result<(), PortError> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(PortError::Taken {
-            service: service.into(),
-            address,
-            remedy: remedy.into(),
-        }),
-        Err(source) => Err(PortError::Unusable {
-            service: service.into(),
-            address,
-            source,
-        }),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err(PortError::Taken { service: service.into(), address, remedy: remedy.into() })
+        }
+        Err(source) => Err(PortError::Unusable { service: service.into(), address, source }),
     }
 }
 

@@ -84,37 +84,16 @@ impl Process {
     /// # Errors
     /// Where the log cannot be written or the program cannot be started.
     pub fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Self, ProcessError> {
-        let failed = |source| ProcessError::Log {
-            name: name.into(),
-            log: log.into(),
-            source,
-        };
+        let failed = |source| ProcessError::Log { name: name.into(), log: log.into(), source };
         if let Some(folder) = log.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .map_err(failed)?;
+        let out = File::options().create(true).append(true).open(log).map_err(failed)?;
         let err = out.try_clone().map_err(failed)?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err)
-            .process_group(0)
-            .spawn()
-            .map_err(|source| ProcessError::Spawn {
-                name: name.into(),
-                program: command.get_program().into(),
-                source,
-            })?;
-        Ok(Self {
-            name: name.into(),
-            child,
-            log: log.into(),
-            ended: None,
-        })
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0).spawn().map_err(
+            |source| ProcessError::Spawn { name: name.into(), program: command.get_program().into(), source },
+        )?;
+        Ok(Self { name: name.into(), child, log: log.into(), ended: None })
     }
 
     /// Its id. It is not given to another process before this value is dropped or the end was seen.
@@ -143,10 +122,7 @@ impl Process {
     /// Where the operating system does not tell.
     pub fn exit_status(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
         if self.ended.is_none() {
-            self.ended = self
-                .child
-                .try_wait()
-                .map_err(|source| self.system("ask after", source))?;
+            self.ended = self.child.try_wait().map_err(|source| self.system("ask after", source))?;
         }
         Ok(self.ended)
     }
@@ -198,10 +174,7 @@ impl Process {
             return Ok(status);
         }
         self.child.kill().map_err(|source| self.system("kill", source))?;
-        let status = self
-            .child
-            .wait()
-            .map_err(|source| self.system("wait for", source))?;
+        let status = self.child.wait().map_err(|source| self.system("wait for", source))?;
         self.ended = Some(status);
         Ok(status)
     }
@@ -227,10 +200,7 @@ impl Process {
                 Ok(None) => {}
             }
             if let Some(status) = self.exit_status()? {
-                return Err(ProcessError::Ended {
-                    name: self.name.clone(),
-                    status,
-                });
+                return Err(ProcessError::Ended { name: self.name.clone(), status });
             }
             thread::sleep(POLL);
         }
@@ -253,9 +223,7 @@ impl Process {
         let stat = self.proc("stat")?;
         let ticks =
             parse_cpu_ticks(&stat).ok_or_else(|| self.system("read the CPU time of", unreadable()))?;
-        Ok(Duration::from_millis(
-            ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1),
-        ))
+        Ok(Duration::from_millis(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1)))
     }
 
     /// Memory that it holds now (resident set), in bytes.
@@ -279,10 +247,7 @@ impl Process {
     fn signal(&mut self, what: &'static str, signal: Signal) -> Result<(), ProcessError> {
         // Asked first, since the id of a reaped process may be another's.
         if let Some(status) = self.exit_status()? {
-            return Err(ProcessError::Ended {
-                name: self.name.clone(),
-                status,
-            });
+            return Err(ProcessError::Ended { name: self.name.clone(), status });
         }
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).map_err(|error| self.system(what, error.into()))
@@ -290,22 +255,14 @@ impl Process {
 
     fn proc(&mut self, file: &str) -> Result<String, ProcessError> {
         if let Some(status) = self.exit_status()? {
-            return Err(ProcessError::Ended {
-                name: self.name.clone(),
-                status,
-            });
+            return Err(ProcessError::Ended { name: self.name.clone(), status });
         }
         fs::read_to_string(format!("/proc/{}/{file}", self.pid()))
             .map_err(|source| self.system("measure", source))
     }
 
     fn system(&self, what: &'static str, source: io::Error) -> ProcessError {
-        ProcessError::System {
-            name: self.name.clone(),
-            pid: self.pid(),
-            what,
-            source,
-        }
+        ProcessError::System { name: self.name.clone(), pid: self.pid(), what, source }
     }
 }
 
@@ -323,10 +280,7 @@ fn unreadable() -> io::Error {
 /// User and system ticks from `/proc/PID/stat`. The program's name, the second field, may hold blanks and
 /// parentheses, so fields are counted from the last one: the 12th and 13th after it (proc(5): 14 and 15).
 fn parse_cpu_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat
-        .get(stat.rfind(')')? + 1..)?
-        .split_ascii_whitespace()
-        .skip(11);
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;
     let system: u64 = fields.next()?.parse().ok()?;
     Some(user + system)
@@ -335,12 +289,7 @@ fn parse_cpu_ticks(stat: &str) -> Option<u64> {
 /// `VmRSS` from `/proc/PID/status`, where "kB" are KiB.
 fn parse_resident_bytes(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn read_end(path: &Path) -> io::Result<Vec<u8>> {
@@ -366,10 +315,7 @@ mod tests {
 
     #[test]
     fn a_hung_process_still_stops_in_order() {
-        let mut process = shell(
-            "hung",
-            "trap 'exit 7' TERM; echo armed; while :; do sleep 0.01; done",
-        );
+        let mut process = shell("hung", "trap 'exit 7' TERM; echo armed; while :; do sleep 0.01; done");
         let end = Instant::now() + Duration::from_secs(10);
         while process.log_tail(1) != "armed" {
             assert!(Instant::now() < end, "the shell never came up");
@@ -409,10 +355,7 @@ mod tests {
         let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 5 6 7";
         assert_eq!(parse_cpu_ticks(stat), Some(300));
         assert_eq!(parse_cpu_ticks("7 (a"), None);
-        assert_eq!(
-            parse_resident_bytes("Name:\tx\nVmRSS:\t  12 kB\n"),
-            Some(12 * 1024)
-        );
+        assert_eq!(parse_resident_bytes("Name:\tx\nVmRSS:\t  12 kB\n"), Some(12 * 1024));
         assert_eq!(parse_resident_bytes("VmRSS: many kB"), None);
     }
 }

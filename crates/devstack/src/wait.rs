@@ -22,22 +22,11 @@ pub(crate) fn until_it_answers(
     while !answers(TRY_MAX) {
         let (name, log) = (process.name().to_owned(), process.log().to_owned());
         if let Some(status) = process.exit_status()? {
-            return Err(StackError::Ended {
-                name,
-                status,
-                log,
-                tail: process.log_tail(TAIL_LINES),
-            });
+            return Err(StackError::Ended { name, status, log, tail: process.log_tail(TAIL_LINES) });
         }
         if Instant::now() >= end {
             let (address, tail) = (address.to_owned(), process.log_tail(TAIL_LINES));
-            return Err(StackError::Silent {
-                name,
-                address,
-                waited: START_MAX,
-                log,
-                tail,
-            });
+            return Err(StackError::Silent { name, address, waited: START_MAX, log, tail });
         }
         thread::sleep(PAUSE);
     }

@@ -38,10 +38,7 @@ fn done<T, E: std::fmt::Display>(result: Result<T, E>) -> T {
 fn kafka(folder: &Folder, brokers: Brokers) -> Kafka {
     done(packages::ensure(packages::KAFKA, Install::Forbidden));
     let jars = done(Cache::of_user().and_then(|cache| cache.kafka_jars()));
-    let config = KafkaConfig {
-        brokers,
-        ..KafkaConfig::new(jars, &folder.0)
-    };
+    let config = KafkaConfig { brokers, ..KafkaConfig::new(jars, &folder.0) };
     done(Kafka::start(&config))
 }
 
@@ -56,11 +53,7 @@ fn chserver() -> PathBuf {
     let profile = this.ancestors().nth(2).expect("the profile's folder");
     let chserver = profile.join("chserver");
     let built = Engine::is_installed() || chserver.is_file();
-    assert!(
-        built,
-        "no {}: run `cargo build -p chserver` first",
-        chserver.display()
-    );
+    assert!(built, "no {}: run `cargo build -p chserver` first", chserver.display());
     chserver
 }
 
@@ -74,18 +67,9 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
 }
 
 fn sql(url: &str, statement: &str) -> String {
-    let config = ureq::Agent::config_builder()
-        .proxy(None)
-        .timeout_global(Some(SOON))
-        .build();
+    let config = ureq::Agent::config_builder().proxy(None).timeout_global(Some(SOON)).build();
     let answer = ureq::Agent::new_with_config(config).post(url).send(statement);
-    answer
-        .expect(statement)
-        .body_mut()
-        .read_to_string()
-        .expect(statement)
-        .trim()
-        .to_owned()
+    answer.expect(statement).body_mut().read_to_string().expect(statement).trim().to_owned()
 }
 
 #[test]
@@ -96,14 +80,7 @@ fn a_kafka_that_hangs_answers_again_once_resumed() {
     let address = broker.address();
     probe(address, SECOND * 10).expect("it answers");
     assert!(broker.process().expect("a process").cpu_time().expect("its time") > Duration::ZERO);
-    assert!(
-        broker
-            .process()
-            .expect("a process")
-            .resident_bytes()
-            .expect("its memory")
-            > 50 << 20
-    );
+    assert!(broker.process().expect("a process").resident_bytes().expect("its memory") > 50 << 20);
 
     broker.hang().expect("hang");
     probe(address, SECOND).expect_err("a hung broker does not answer");
@@ -116,10 +93,7 @@ fn a_kafka_that_hangs_answers_again_once_resumed() {
     probe(address, SECOND * 10).expect("it answers again");
 
     kafka.stop().expect("stop");
-    assert!(
-        kafka.brokers_mut()[0].hang().is_err(),
-        "a stopped broker cannot be hung"
-    );
+    assert!(kafka.brokers_mut()[0].hang().is_err(), "a stopped broker cannot be hung");
     kafka.start_again().expect("start again on the same data");
     kafka.wipe().expect("wipe");
     assert!(!folder.0.join("kafka-1").exists());
@@ -148,14 +122,10 @@ fn three_brokers_know_each_other_and_outlive_one() {
     }
     kafka.brokers_mut()[2].kill().expect("kill");
     eventually("the others see the loss", || {
-        addresses[..2]
-            .iter()
-            .all(|&address| brokers_known_by(address, SECOND).is_ok_and(|known| known == 2))
+        addresses[..2].iter().all(|&address| brokers_known_by(address, SECOND).is_ok_and(|known| known == 2))
     });
     kafka.brokers_mut()[2].start_again().expect("start again");
-    eventually("it is back", || {
-        brokers_known_by(addresses[0], SECOND).is_ok_and(|known| known == 3)
-    });
+    eventually("it is back", || brokers_known_by(addresses[0], SECOND).is_ok_and(|known| known == 3));
     kafka.stop().expect("stop");
 }
 
@@ -165,26 +135,19 @@ fn a_row_outlives_the_kill_of_clickhouse() {
     let mut clickhouse = done(ClickHouse::start(&clickhouse_config(&folder)));
     let url = clickhouse.url();
     sql(&url, "CREATE DATABASE kept");
-    sql(
-        &url,
-        "CREATE TABLE kept.rows (id UInt64) ENGINE = MergeTree ORDER BY id",
-    );
+    sql(&url, "CREATE TABLE kept.rows (id UInt64) ENGINE = MergeTree ORDER BY id");
     sql(&url, "INSERT INTO kept.rows VALUES (42)");
 
     // More than once: a hang that returns before every thread stands still lets a request through now and then.
     for _ in 0..5 {
         clickhouse.hang().expect("hang");
-        clickhouse
-            .ping(SECOND / 5)
-            .expect_err("a hung server does not answer");
+        clickhouse.ping(SECOND / 5).expect_err("a hung server does not answer");
         clickhouse.resume().expect("resume");
         eventually("the resumed server answers", || clickhouse.ping(SECOND).is_ok());
     }
 
     clickhouse.kill().expect("kill");
-    clickhouse
-        .ping(SECOND)
-        .expect_err("a killed server does not answer");
+    clickhouse.ping(SECOND).expect_err("a killed server does not answer");
     clickhouse.start_again().expect("start again after a kill");
     assert_eq!(clickhouse.url(), url);
     assert_eq!(sql(&url, "SELECT id FROM kept.rows"), "42");
@@ -196,10 +159,7 @@ fn a_row_outlives_the_kill_of_clickhouse() {
 
     clickhouse.wipe().expect("wipe");
     clickhouse.start_again().expect("start again on no data");
-    assert_eq!(
-        sql(&url, "SELECT count() FROM system.databases WHERE name = 'kept'"),
-        "0"
-    );
+    assert_eq!(sql(&url, "SELECT count() FROM system.databases WHERE name = 'kept'"), "0");
 }
 
 #[test]
@@ -207,9 +167,7 @@ fn a_second_clickhouse_on_the_same_data_is_refused_and_harms_nothing() {
     let folder = Folder::of("clickhouse-twice");
     let config = clickhouse_config(&folder);
     let first = done(ClickHouse::start(&config));
-    let error = ClickHouse::start(&config)
-        .expect_err("the data is in use")
-        .to_string();
+    let error = ClickHouse::start(&config).expect_err("the data is in use").to_string();
     assert!(error.contains("clickhouse ended before it answered"), "{error}");
     assert_eq!(sql(&first.url(), "SELECT 1"), "1");
 }
@@ -219,15 +177,7 @@ fn a_taken_port_is_refused_before_anything_starts() {
     let folder = Folder::of("clickhouse-port");
     let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let http_port = holder.local_addr().expect("an address").port();
-    let config = ClickHouseConfig {
-        http_port,
-        ..clickhouse_config(&folder)
-    };
-    let error = ClickHouse::start(&config)
-        .expect_err("the port is taken")
-        .to_string();
-    assert!(
-        error.starts_with("the port of clickhouse (http), 127.0.0.1:"),
-        "{error}"
-    );
+    let config = ClickHouseConfig { http_port, ..clickhouse_config(&folder) };
+    let error = ClickHouse::start(&config).expect_err("the port is taken").to_string();
+    assert!(error.starts_with("the port of clickhouse (http), 127.0.0.1:"), "{error}");
 }

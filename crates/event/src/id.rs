@@ -44,10 +44,7 @@ impl DeviceId {
         if text.len() > Self::BYTES_MAX {
             return Err(InvalidDeviceId::TooLong { bytes: text.len() });
         }
-        match text
-            .chars()
-            .find(|c| matches!(c, '/' | '+' | '#') || c.is_control())
-        {
+        match text.chars().find(|c| matches!(c, '/' | '+' | '#') || c.is_control()) {
             Some(c) => Err(InvalidDeviceId::Character(c)),
             None => Ok(Self(text.into())),
         }
@@ -100,19 +97,10 @@ mod tests {
     #[test]
     fn a_device_id_cannot_name_another_topic() {
         for bad in ["a/b", "+", "#", "a#", "a\0", "a\n"] {
-            assert!(
-                matches!(DeviceId::new(bad), Err(InvalidDeviceId::Character(_))),
-                "{bad:?}"
-            );
+            assert!(matches!(DeviceId::new(bad), Err(InvalidDeviceId::Character(_))), "{bad:?}");
         }
         assert_eq!(DeviceId::new(""), Err(InvalidDeviceId::Empty));
-        assert_eq!(
-            DeviceId::new(&"x".repeat(129)),
-            Err(InvalidDeviceId::TooLong { bytes: 129 })
-        );
-        assert_eq!(
-            DeviceId::new("scooter-ü-1").map(|id| id.to_string()),
-            Ok("scooter-ü-1".into())
-        );
+        assert_eq!(DeviceId::new(&"x".repeat(129)), Err(InvalidDeviceId::TooLong { bytes: 129 }));
+        assert_eq!(DeviceId::new("scooter-ü-1").map(|id| id.to_string()), Ok("scooter-ü-1".into()));
     }
 }

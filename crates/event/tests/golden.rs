@@ -10,9 +10,7 @@ use event::v1::{
 use prost::Message;
 
 fn golden(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -23,12 +21,7 @@ fn event(kind: Kind) -> Event {
         node_id: "gateway-1".into(),
         epoch: 1_767_000_000_000,
         session_id: b"0123456789abcdef"[..].into(),
-        session_traffic: Some(Traffic {
-            bytes_in: 1,
-            bytes_out: 2,
-            messages_in: 3,
-            messages_out: 4,
-        }),
+        session_traffic: Some(Traffic { bytes_in: 1, bytes_out: 2, messages_in: 3, messages_out: 4 }),
         kind: Some(kind),
     }
 }
@@ -45,11 +38,7 @@ fn heartbeat() -> Event {
         firmware: Some("1.4.2".into()),
         state: Some(String::new()),
         next_s: Some(30),
-        battery: Some(Battery {
-            percent: Some(87.5),
-            millivolts: Some(41_200),
-            charging: Some(false),
-        }),
+        battery: Some(Battery { percent: Some(87.5), millivolts: Some(41_200), charging: Some(false) }),
         position: Some(Position {
             latitude_deg: Some(52.52),
             longitude_deg: Some(13.405),
@@ -72,10 +61,7 @@ fn heartbeat() -> Event {
             imsi: Some("262011234567890".into()),
             imei: Some("356938035643809".into()),
         }),
-        usage: Some(Usage {
-            tx_bytes: Some(123_456),
-            rx_bytes: Some(65_432),
-        }),
+        usage: Some(Usage { tx_bytes: Some(123_456), rx_bytes: Some(65_432) }),
         extra_json: r#"{"kickstand":"up"}"#.into(),
     }))
 }
@@ -115,14 +101,8 @@ fn dead_letter() -> DeadLetter {
 fn the_first_released_bytes_still_mean_what_they_meant() {
     assert_eq!(Event::decode(&golden("v1-heartbeat.bin")[..]), Ok(heartbeat()));
     assert_eq!(Event::decode(&golden("v1-connected.bin")[..]), Ok(connected()));
-    assert_eq!(
-        Event::decode(&golden("v1-disconnected.bin")[..]),
-        Ok(disconnected())
-    );
-    assert_eq!(
-        DeadLetter::decode(&golden("v1-dead-letter.bin")[..]),
-        Ok(dead_letter())
-    );
+    assert_eq!(Event::decode(&golden("v1-disconnected.bin")[..]), Ok(disconnected()));
+    assert_eq!(DeadLetter::decode(&golden("v1-dead-letter.bin")[..]), Ok(dead_letter()));
 }
 
 #[test]

@@ -108,9 +108,8 @@ pub(crate) enum Protocol {
 
 /// `10s`, `500ms`, `2m`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text
-        .parse()
-        .map_err(|error| format!("{error}; write for example 10s or 500ms"))?;
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|error| format!("{error}; write for example 10s or 500ms"))?;
     Duration::try_from(span).map_err(|_| "may not be negative".to_owned())
 }
 

@@ -50,13 +50,7 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
             let port =
                 Operations::bind(settings.gateway.operations_listen, "gateway.operations_listen").await?;
             operations.spawn(port.serve(metrics.clone(), health.clone(), stop_operations.clone()));
-            gateway::run(
-                settings.gateway.clone(),
-                &settings.kafka,
-                &health,
-                stop_gateway.clone(),
-            )
-            .await?;
+            gateway::run(settings.gateway.clone(), &settings.kafka, &health, stop_gateway.clone()).await?;
             anyhow::Ok(())
         };
         let gateway = async {
@@ -114,11 +108,7 @@ async fn migrate_now(settings: &Settings) -> anyhow::Result<()> {
     }
     let applied = store::Store::new(&settings.clickhouse)?.migrate().await?;
     for migration in &applied {
-        tracing::info!(
-            version = migration.version,
-            name = migration.name,
-            "migration applied"
-        );
+        tracing::info!(version = migration.version, name = migration.name, "migration applied");
     }
     tracing::info!(
         database = settings.clickhouse.database,
@@ -129,10 +119,7 @@ async fn migrate_now(settings: &Settings) -> anyhow::Result<()> {
 }
 
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
 }
 
 /// A token that SIGTERM or Ctrl-C cancels. The listening task ends with the runtime.

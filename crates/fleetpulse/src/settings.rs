@@ -14,13 +14,8 @@ use toml::{Table, Value};
 pub(crate) const EXAMPLE: &str = include_str!("../../../deploy/fleetpulse.toml");
 
 /// Every section.
-pub(crate) const ALL_SECTIONS: [Section; 5] = [
-    Section::Log,
-    Section::Kafka,
-    Section::Clickhouse,
-    Section::Gateway,
-    Section::Writer,
-];
+pub(crate) const ALL_SECTIONS: [Section; 5] =
+    [Section::Log, Section::Kafka, Section::Clickhouse, Section::Gateway, Section::Writer];
 
 const ENVIRONMENT_PREFIX: &str = "FLEETPULSE_";
 
@@ -53,10 +48,7 @@ impl std::error::Error for Invalid {}
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (count, noun) = (
-            self.0.len(),
-            if self.0.len() == 1 { "setting" } else { "settings" },
-        );
+        let (count, noun) = (self.0.len(), if self.0.len() == 1 { "setting" } else { "settings" });
         write!(f, "{count} {noun} cannot be used")?;
         self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
     }
@@ -99,10 +91,8 @@ impl Settings {
             };
             let Some(default) = section.get(&given.key) else {
                 let known: Vec<&str> = section.keys().map(String::as_str).collect();
-                problems.push(problem(format!(
-                    "there is no such setting; the section has {}",
-                    known.join(", ")
-                )));
+                problems
+                    .push(problem(format!("there is no such setting; the section has {}", known.join(", "))));
                 continue;
             };
             let value = coerced(given.value, default);
@@ -114,10 +104,7 @@ impl Settings {
         if problems.is_empty() {
             let read = merged.try_into::<Self>();
             return read.map_err(|error| {
-                Invalid(vec![Problem {
-                    key: "settings".into(),
-                    message: error.to_string(),
-                }])
+                Invalid(vec![Problem { key: "settings".into(), message: error.to_string() }])
             });
         }
         Err(Invalid(problems))
@@ -135,11 +122,7 @@ impl Settings {
                 Section::Writer => self.writer.validate(),
             })
             .collect();
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(Invalid(problems))
-        }
+        if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
     }
 }
 
@@ -151,10 +134,7 @@ fn defaults() -> Table {
 }
 
 fn from_file(path: &Path, given: &mut Vec<Given>, problems: &mut Vec<Problem>) {
-    let problem = |message: String| Problem {
-        key: path.display().to_string(),
-        message,
-    };
+    let problem = |message: String| Problem { key: path.display().to_string(), message };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
@@ -171,9 +151,7 @@ fn from_file(path: &Path, given: &mut Vec<Given>, problems: &mut Vec<Problem>) {
     };
     for (section, content) in table {
         let Value::Table(content) = content else {
-            problems.push(problem(format!(
-                "`{section}` stands outside of a section such as [kafka]"
-            )));
+            problems.push(problem(format!("`{section}` stands outside of a section such as [kafka]")));
             continue;
         };
         let from = format!("in {}", path.display());
@@ -194,29 +172,21 @@ fn from_environment(
     given: &mut Vec<Given>,
 ) {
     for (name, text) in environment {
-        let Some((section, key)) = name
-            .strip_prefix(ENVIRONMENT_PREFIX)
-            .and_then(|rest| rest.split_once('_'))
+        let Some((section, key)) =
+            name.strip_prefix(ENVIRONMENT_PREFIX).and_then(|rest| rest.split_once('_'))
         else {
             continue;
         };
         let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
         if defaults.contains_key(&section) {
-            given.push(Given {
-                section,
-                key,
-                value: Value::String(text),
-                from: format!("in ${name}"),
-            });
+            given.push(Given { section, key, value: Value::String(text), from: format!("in ${name}") });
         }
     }
 }
 
 fn from_flags(flags: &[String], given: &mut Vec<Given>, problems: &mut Vec<Problem>) {
     for flag in flags {
-        let parts = flag
-            .split_once('=')
-            .and_then(|(path, text)| Some((path.split_once('.')?, text)));
+        let parts = flag.split_once('=').and_then(|(path, text)| Some((path.split_once('.')?, text)));
         match parts {
             Some(((section, key), text)) => given.push(Given {
                 section: section.to_owned(),
@@ -266,9 +236,7 @@ mod tests {
         let name = format!("{:x}.toml", text.len() * 31 + environment.len() * 7 + flags.len());
         let path = directory.join(name);
         std::fs::write(&path, text).expect("a file");
-        let environment = environment
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Settings::load(Some(&path), environment, &flags)
     }
@@ -287,10 +255,7 @@ mod tests {
         for (section, content) in defaults() {
             for key in content.as_table().expect("a section").keys() {
                 let line = format!("\n{key} = ");
-                assert!(
-                    EXAMPLE.contains(&line),
-                    "deploy/fleetpulse.toml lacks {section}.{key}"
-                );
+                assert!(EXAMPLE.contains(&line), "deploy/fleetpulse.toml lacks {section}.{key}");
             }
         }
     }
@@ -298,10 +263,8 @@ mod tests {
     #[test]
     fn later_sources_win() {
         let file = "[kafka]\nbrokers = \"file:1\"\nlinger_ms = 1\npartitions = 3";
-        let environment = [
-            ("FLEETPULSE_KAFKA_BROKERS", "environment:1"),
-            ("FLEETPULSE_KAFKA_LINGER_MS", "2"),
-        ];
+        let environment =
+            [("FLEETPULSE_KAFKA_BROKERS", "environment:1"), ("FLEETPULSE_KAFKA_LINGER_MS", "2")];
         let settings = load(file, &environment, &["kafka.brokers=flag:1"]).expect("valid");
         assert_eq!(settings.kafka.brokers, "flag:1");
         assert_eq!(settings.kafka.linger_ms, 2);
@@ -333,13 +296,8 @@ mod tests {
         let mut settings = Settings::default();
         settings.kafka.brokers = "nowhere".into();
         settings.writer.batch_rows_max = 0;
-        let Err(Invalid(problems)) = settings.validate(&ALL_SECTIONS) else {
-            panic!("accepted")
-        };
+        let Err(Invalid(problems)) = settings.validate(&ALL_SECTIONS) else { panic!("accepted") };
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
-        assert_eq!(
-            keys,
-            ["kafka.brokers", "gateway.authentication", "writer.batch_rows_max"]
-        );
+        assert_eq!(keys, ["kafka.brokers", "gateway.authentication", "writer.batch_rows_max"]);
     }
 }

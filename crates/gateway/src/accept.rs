@@ -47,31 +47,20 @@ pub enum ListenError {
 pub(crate) async fn listen(config: &Config) -> Result<TcpListener, ListenError> {
     allow_files(config.connections_max)?;
     let address = config.mqtt_listen;
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ListenError::Bind { address, source })
+    TcpListener::bind(address).await.map_err(|source| ListenError::Bind { address, source })
 }
 
 /// Raises the soft limit on open files to the hard one, and checks that it is enough.
 fn allow_files(connections_max: u32) -> Result<(), ListenError> {
     let limit = getrlimit(Resource::Nofile);
     let needed = u64::from(connections_max) + OTHER_FILES;
-    let allowed = match setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            maximum: limit.maximum,
-        },
-    ) {
+    let allowed = match setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
     match allowed {
-        Some(allowed) if allowed < needed => Err(ListenError::OpenFiles {
-            connections_max,
-            needed,
-            allowed,
-        }),
+        Some(allowed) if allowed < needed => Err(ListenError::OpenFiles { connections_max, needed, allowed }),
         _ => Ok(()),
     }
 }

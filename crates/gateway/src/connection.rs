@@ -36,11 +36,7 @@ pub(crate) struct End {
 
 impl End {
     fn new(reason: Reason, goodbye: impl Into<Option<Goodbye>>) -> Self {
-        Self {
-            reason,
-            detail: String::new(),
-            goodbye: goodbye.into(),
-        }
+        Self { reason, detail: String::new(), goodbye: goodbye.into() }
     }
 
     fn because(mut self, detail: &(impl ToString + ?Sized)) -> Self {
@@ -56,12 +52,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let end = stop.child_token();
-    let Accepted {
-        mut session,
-        wire,
-        inbox,
-        outbox,
-    } = match greet(&mut stream, peer, shared, &end).await {
+    let Accepted { mut session, wire, inbox, outbox } = match greet(&mut stream, peer, shared, &end).await {
         Ok(accepted) => accepted,
         Err(error) => {
             shared.meter.refused(error.reason());
@@ -296,11 +287,9 @@ where
         self.session.traffic.messages_in += 1;
         let answer = match publish.qos {
             QoS::AtMostOnce => None,
-            QoS::AtLeastOnce(packet_id) => Some(Answer::Puback {
-                packet_id,
-                ack: Ack::Stored,
-                received_at: Instant::now(),
-            }),
+            QoS::AtLeastOnce(packet_id) => {
+                Some(Answer::Puback { packet_id, ack: Ack::Stored, received_at: Instant::now() })
+            }
             // CONNACK said Maximum QoS 1. [MQTT-3.2.2-11]
             QoS::ExactlyOnce => return Err(not_supported(Goodbye::QosNotSupported, "QoS 2")),
         };
@@ -316,11 +305,7 @@ where
         match record::of(publish, self.session, self.shared) {
             Ok(record) => self.admit(record, answer),
             Err(refused) => match answer {
-                Some(Answer::Puback {
-                    packet_id,
-                    received_at,
-                    ..
-                }) if self.wire.is_v5() => {
+                Some(Answer::Puback { packet_id, received_at, .. }) if self.wire.is_v5() => {
                     self.unacknowledged.push_ready(Answer::Puback {
                         packet_id,
                         ack: Ack::NotAuthorized,
@@ -339,15 +324,9 @@ where
         let bytes = record.payload.len() + self.session.device_id.as_str().len();
         let window = self.shared.producer.window();
         let answer = match answer {
-            Some(Answer::Puback {
-                packet_id,
-                received_at,
-                ..
-            }) => Some(Answer::Puback {
-                packet_id,
-                ack: record.ack,
-                received_at,
-            }),
+            Some(Answer::Puback { packet_id, received_at, .. }) => {
+                Some(Answer::Puback { packet_id, ack: record.ack, received_at })
+            }
             other => other,
         };
         match (window.try_reserve(bytes), answer) {
@@ -358,11 +337,7 @@ where
             }
             (None, Some(answer)) => {
                 self.shared.meter.window_full.increment(1);
-                self.parked = Some(Parked {
-                    record,
-                    answer,
-                    room: Box::pin(window.clone().reserve(bytes)),
-                });
+                self.parked = Some(Parked { record, answer, room: Box::pin(window.clone().reserve(bytes)) });
                 Ok(())
             }
         }
@@ -370,10 +345,7 @@ where
 
     fn produce(&mut self, permit: Permit, record: &Record, answer: Option<Answer>) -> Result<(), End> {
         let key = self.session.device_id.as_str();
-        let sent = self
-            .shared
-            .producer
-            .send(permit, record.stream, key, &record.payload);
+        let sent = self.shared.producer.send(permit, record.stream, key, &record.payload);
         let delivery =
             sent.map_err(|error| End::new(Reason::StoreUnavailable, Goodbye::ServerBusy).because(&error))?;
         if let Some(answer) = answer {
@@ -385,12 +357,7 @@ where
     /// Answers a publish whose delivery is known. What Kafka did not take is never acknowledged.
     fn settle(&mut self, (answer, outcome): Settled) -> Result<(), End> {
         let meter = &self.shared.meter;
-        let Answer::Puback {
-            packet_id,
-            ack,
-            received_at,
-        } = answer
-        else {
+        let Answer::Puback { packet_id, ack, received_at } = answer else {
             // A session that is not in the history does not go on.
             return outcome.map_err(|error| not_stored(&error));
         };

@@ -33,11 +33,7 @@ impl Directory {
             Some(old) => at.max(Millis(old.connected_at.0 + 1)),
             None => at,
         };
-        let holder = Holder {
-            session_id,
-            connected_at,
-            taken_over,
-        };
+        let holder = Holder { session_id, connected_at, taken_over };
         if let Some(old) = holders.insert(device_id.clone(), holder) {
             old.taken_over.cancel();
         }
@@ -47,10 +43,7 @@ impl Directory {
     /// A session ended; a newer one of the same device stays.
     pub(crate) fn leave(&self, device_id: &DeviceId, session_id: SessionId) {
         let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        if holders
-            .get(device_id)
-            .is_some_and(|holder| holder.session_id == session_id)
-        {
+        if holders.get(device_id).is_some_and(|holder| holder.session_id == session_id) {
             holders.remove(device_id);
         }
     }
@@ -66,25 +59,13 @@ mod tests {
         let device = DeviceId::new("a").expect("a device id");
         let (old, new) = (SessionId::generate(), SessionId::generate());
         let (old_token, new_token) = (CancellationToken::new(), CancellationToken::new());
-        assert_eq!(
-            directory.enter(&device, old, Millis(5), old_token.clone()),
-            Millis(5)
-        );
-        assert_eq!(
-            directory.enter(&device, new, Millis(5), new_token.clone()),
-            Millis(6)
-        );
+        assert_eq!(directory.enter(&device, old, Millis(5), old_token.clone()), Millis(5));
+        assert_eq!(directory.enter(&device, new, Millis(5), new_token.clone()), Millis(6));
         assert!(old_token.is_cancelled() && !new_token.is_cancelled());
 
         directory.leave(&device, old);
         let third = SessionId::generate();
-        assert_eq!(
-            directory.enter(&device, third, Millis(1), CancellationToken::new()),
-            Millis(7)
-        );
-        assert!(
-            new_token.is_cancelled(),
-            "the old session's end did not remove the new one"
-        );
+        assert_eq!(directory.enter(&device, third, Millis(1), CancellationToken::new()), Millis(7));
+        assert!(new_token.is_cancelled(), "the old session's end did not remove the new one");
     }
 }

@@ -61,9 +61,7 @@ where
     S: AsyncRead + Unpin,
 {
     let within = Duration::from_millis(config.connect_timeout_ms.into());
-    tokio::time::timeout(within, read_connect(stream, config))
-        .await
-        .unwrap_or(Err(HandshakeError::Timeout))
+    tokio::time::timeout(within, read_connect(stream, config)).await.unwrap_or(Err(HandshakeError::Timeout))
 }
 
 async fn read_connect<S>(stream: &mut S, config: &Config) -> Result<Greeting, HandshakeError>
@@ -90,12 +88,7 @@ where
                     return Err(HandshakeError::NotConnect);
                 };
                 let received_bytes = received_bytes - inbox.len() as u64;
-                return Ok(Greeting {
-                    wire,
-                    inbox,
-                    connect,
-                    received_bytes,
-                });
+                return Ok(Greeting { wire, inbox, connect, received_bytes });
             }
             Some(_) => return Err(HandshakeError::NotConnect),
         }
@@ -129,10 +122,7 @@ impl Greeting {
             Ok(named) => named,
             Err(error) => {
                 self.wire.refuse(Refusal::ClientIdNotValid, &mut outbox)?;
-                return Ok(Answered::Refused {
-                    outbox,
-                    error: error.into(),
-                });
+                return Ok(Answered::Refused { outbox, error: error.into() });
             }
         };
         let offer = Offer {
@@ -150,17 +140,9 @@ impl Greeting {
             protocol_level: self.connect.protocol_level,
             clean_start: self.connect.clean_start,
             keep_alive_s: self.connect.keep_alive_s,
-            traffic: Traffic {
-                bytes_in: self.received_bytes,
-                ..Traffic::default()
-            },
+            traffic: Traffic { bytes_in: self.received_bytes, ..Traffic::default() },
         };
-        Ok(Answered::Accepted(Accepted {
-            session,
-            wire: self.wire,
-            inbox: self.inbox,
-            outbox,
-        }))
+        Ok(Answered::Accepted(Accepted { session, wire: self.wire, inbox: self.inbox, outbox }))
     }
 
     /// The device, and the client id that was made for it if it had none. (A 3.1.1 client without one that asks for

@@ -96,11 +96,7 @@ pub async fn run(
 
     let background = CancellationToken::new();
     let tasks = TaskTracker::new();
-    tasks.spawn(bus::watch(
-        producer.clone(),
-        health.condition("kafka_answers"),
-        background.clone(),
-    ));
+    tasks.spawn(bus::watch(producer.clone(), health.condition("kafka_answers"), background.clone()));
 
     listening.set(true);
     let connections = TaskTracker::new();

@@ -154,10 +154,7 @@ impl Wire {
         match self {
             Self::V3(codec) => {
                 let accepted = v3::ConnectAckReason::ConnectionAccepted;
-                let packet = v3::ConnectAck {
-                    return_code: accepted,
-                    session_present: false,
-                };
+                let packet = v3::ConnectAck { return_code: accepted, session_present: false };
                 codec.encode(v3::Packet::ConnectAck(packet), out)
             }
             Self::V5(codec) => {
@@ -183,18 +180,12 @@ impl Wire {
         match (self, refusal) {
             (Self::V3(codec), Refusal::ClientIdNotValid) => {
                 let rejected = v3::ConnectAckReason::IdentifierRejected;
-                let packet = v3::ConnectAck {
-                    return_code: rejected,
-                    session_present: false,
-                };
+                let packet = v3::ConnectAck { return_code: rejected, session_present: false };
                 codec.encode(v3::Packet::ConnectAck(packet), out)
             }
             (Self::V5(codec), Refusal::ClientIdNotValid) => {
                 let reason_code = v5::ConnectAckReason::ClientIdentifierNotValid;
-                let packet = v5::ConnectAck {
-                    reason_code,
-                    ..v5::ConnectAck::default()
-                };
+                let packet = v5::ConnectAck { reason_code, ..v5::ConnectAck::default() };
                 codec.encode(v5::Packet::ConnectAck(Box::new(packet)), out)
             }
         }
@@ -215,11 +206,7 @@ impl Wire {
                     Ack::NotAuthorized => v5::PublishAckReason::NotAuthorized,
                     Ack::NotStored => v5::PublishAckReason::ImplementationSpecificError,
                 };
-                let packet = v5::PublishAck {
-                    packet_id,
-                    reason_code,
-                    ..v5::PublishAck::default()
-                };
+                let packet = v5::PublishAck { packet_id, reason_code, ..v5::PublishAck::default() };
                 codec.encode(v5::Packet::PublishAck(packet), out)
             }
         }
@@ -246,12 +233,8 @@ impl Wire {
             }
             Self::V5(codec) => {
                 let status = vec![v5::SubscribeAckReason::ImplementationSpecificError; filters];
-                let packet = v5::SubscribeAck {
-                    packet_id,
-                    properties: Vec::new(),
-                    reason_string: None,
-                    status,
-                };
+                let packet =
+                    v5::SubscribeAck { packet_id, properties: Vec::new(), reason_string: None, status };
                 codec.encode(v5::Packet::SubscribeAck(packet), out)
             }
         }
@@ -268,12 +251,8 @@ impl Wire {
             Self::V3(codec) => codec.encode(v3::Packet::UnsubscribeAck { packet_id }, out),
             Self::V5(codec) => {
                 let status = vec![v5::UnsubscribeAckReason::NoSubscriptionExisted; filters];
-                let packet = v5::UnsubscribeAck {
-                    packet_id,
-                    properties: Vec::new(),
-                    reason_string: None,
-                    status,
-                };
+                let packet =
+                    v5::UnsubscribeAck { packet_id, properties: Vec::new(), reason_string: None, status };
                 codec.encode(v5::Packet::UnsubscribeAck(packet), out)
             }
         }
@@ -296,10 +275,7 @@ impl Wire {
             Goodbye::QosNotSupported => Code::QosNotSupported,
             Goodbye::TopicAliasInvalid => Code::TopicAliasInvalid,
         };
-        let packet = v5::Disconnect {
-            reason_code,
-            ..v5::Disconnect::default()
-        };
+        let packet = v5::Disconnect { reason_code, ..v5::Disconnect::default() };
         codec.encode(v5::Packet::Disconnect(packet), out)
     }
 }
@@ -315,20 +291,12 @@ fn from_v3(packet: v3::Packet) -> Packet {
         v3::Packet::Publish(publish) => from_publish(*publish),
         v3::Packet::PingRequest => Packet::PingRequest,
         v3::Packet::Disconnect => Packet::Disconnect,
-        v3::Packet::Subscribe {
-            packet_id,
-            topic_filters,
-        } => Packet::Subscribe {
-            packet_id,
-            filters: topic_filters.len(),
-        },
-        v3::Packet::Unsubscribe {
-            packet_id,
-            topic_filters,
-        } => Packet::Unsubscribe {
-            packet_id,
-            filters: topic_filters.len(),
-        },
+        v3::Packet::Subscribe { packet_id, topic_filters } => {
+            Packet::Subscribe { packet_id, filters: topic_filters.len() }
+        }
+        v3::Packet::Unsubscribe { packet_id, topic_filters } => {
+            Packet::Unsubscribe { packet_id, filters: topic_filters.len() }
+        }
         v3::Packet::ConnectAck(_) => Packet::Unexpected("CONNACK"),
         v3::Packet::PublishAck { .. } => Packet::Unexpected("PUBACK"),
         v3::Packet::PublishReceived { .. } => Packet::Unexpected("PUBREC"),
@@ -351,14 +319,12 @@ fn from_v5(packet: v5::Packet) -> Packet {
         v5::Packet::Publish(publish) => from_publish(*publish),
         v5::Packet::PingRequest => Packet::PingRequest,
         v5::Packet::Disconnect(_) => Packet::Disconnect,
-        v5::Packet::Subscribe(subscribe) => Packet::Subscribe {
-            packet_id: subscribe.packet_id,
-            filters: subscribe.topic_filters.len(),
-        },
-        v5::Packet::Unsubscribe(unsubscribe) => Packet::Unsubscribe {
-            packet_id: unsubscribe.packet_id,
-            filters: unsubscribe.topic_filters.len(),
-        },
+        v5::Packet::Subscribe(subscribe) => {
+            Packet::Subscribe { packet_id: subscribe.packet_id, filters: subscribe.topic_filters.len() }
+        }
+        v5::Packet::Unsubscribe(unsubscribe) => {
+            Packet::Unsubscribe { packet_id: unsubscribe.packet_id, filters: unsubscribe.topic_filters.len() }
+        }
         v5::Packet::ConnectAck(_) => Packet::Unexpected("CONNACK"),
         v5::Packet::PublishAck(_) => Packet::Unexpected("PUBACK"),
         v5::Packet::PublishReceived(_) => Packet::Unexpected("PUBREC"),
@@ -383,8 +349,6 @@ fn from_publish(publish: rmqtt_codec::types::Publish) -> Packet {
         payload: publish.payload,
         qos,
         retain: publish.retain,
-        topic_alias: publish
-            .properties
-            .is_some_and(|properties| properties.topic_alias.is_some()),
+        topic_alias: publish.properties.is_some_and(|properties| properties.topic_alias.is_some()),
     })
 }

@@ -24,9 +24,7 @@ pub(crate) async fn connected(session: &Session, shared: &Shared) -> Result<Deli
     send(
         session,
         shared,
-        &session
-            .event(shared, session.connected_at, Kind::Connected(connected))
-            .encode_to_vec(),
+        &session.event(shared, session.connected_at, Kind::Connected(connected)).encode_to_vec(),
     )
     .await
 }
@@ -41,9 +39,7 @@ pub(crate) async fn disconnected(session: &Session, shared: &Shared, end: &End) 
         detail: end.detail.clone(),
     };
     let at = now().max(session.connected_at);
-    let payload = session
-        .event(shared, at, Kind::Disconnected(disconnected))
-        .encode_to_vec();
+    let payload = session.event(shared, at, Kind::Disconnected(disconnected)).encode_to_vec();
     loop {
         let failure: Box<dyn std::error::Error + Send + Sync> = match send(session, shared, &payload).await {
             Ok(delivery) => match delivery.await {
@@ -60,12 +56,7 @@ pub(crate) async fn disconnected(session: &Session, shared: &Shared, end: &End) 
 
 async fn send(session: &Session, shared: &Shared, payload: &[u8]) -> Result<Delivery, SendError> {
     let key = session.device_id.as_str();
-    let permit = shared
-        .producer
-        .window()
-        .clone()
-        .reserve(payload.len() + key.len())
-        .await;
+    let permit = shared.producer.window().clone().reserve(payload.len() + key.len()).await;
     shared.producer.send(permit, Stream::Events, key, payload)
 }
 

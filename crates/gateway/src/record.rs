@@ -37,19 +37,11 @@ pub(crate) fn of(publish: &Publish, session: &Session, shared: &Shared) -> Resul
         }
     }
     let received_at = now();
-    let arrival = Arrival {
-        at: received_at,
-        session_id: session.id,
-        message: session.traffic.messages_in,
-    };
+    let arrival = Arrival { at: received_at, session_id: session.id, message: session.traffic.messages_in };
     match decode::heartbeat(&publish.payload, &arrival, &shared.clock) {
         Ok(heartbeat) => {
             let event = session.event(shared, received_at, Kind::Heartbeat(heartbeat));
-            Ok(Record {
-                stream: Stream::Events,
-                payload: event.encode_to_vec(),
-                ack: Ack::Stored,
-            })
+            Ok(Record { stream: Stream::Events, payload: event.encode_to_vec(), ack: Ack::Stored })
         }
         Err(rejection) => {
             shared.meter.rejected(rejection.reason);

@@ -19,11 +19,7 @@ use crate::mqtt::Ack;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// A PUBACK.
-    Puback {
-        packet_id: NonZeroU16,
-        ack: Ack,
-        received_at: Instant,
-    },
+    Puback { packet_id: NonZeroU16, ack: Ack, received_at: Instant },
     /// Nothing: it was the session's own `Connected` event.
     Nothing,
 }

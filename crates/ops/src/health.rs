@@ -19,20 +19,14 @@ pub struct Condition {
 impl Health {
     /// Adds a condition; it does not hold yet.
     pub fn condition(&self, name: &'static str) -> Condition {
-        let condition = Condition {
-            name,
-            holds: Arc::new(AtomicBool::new(false)),
-        };
+        let condition = Condition { name, holds: Arc::new(AtomicBool::new(false)) };
         self.lock().push(condition.clone());
         condition
     }
 
     /// Every condition with its state.
     pub fn conditions(&self) -> Vec<(&'static str, bool)> {
-        self.lock()
-            .iter()
-            .map(|condition| (condition.name, condition.holds()))
-            .collect()
+        self.lock().iter().map(|condition| (condition.name, condition.holds())).collect()
     }
 
     /// Whether every condition holds.

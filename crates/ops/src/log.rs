@@ -28,10 +28,7 @@ pub enum Format {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            filter: "info".into(),
-            format: Format::Text,
-        }
+        Self { filter: "info".into(), format: Format::Text }
     }
 }
 
@@ -40,18 +37,14 @@ impl Config {
     pub fn validate(&self) -> Vec<Problem> {
         let parsed = EnvFilter::try_new(&self.filter);
         let message = parsed.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        Checks::of("log")
-            .require("filter", parsed.is_ok(), message)
-            .done()
+        Checks::of("log").require("filter", parsed.is_ok(), message).done()
     }
 }
 
 /// Starts logging; a second call does nothing.
 pub fn install(config: &Config) {
     let filter = EnvFilter::try_new(&config.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let installed = match config.format {
         Format::Text => builder.with_ansi(false).try_init(),
         Format::Json => builder.json().try_init(),

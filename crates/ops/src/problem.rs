@@ -27,19 +27,13 @@ pub struct Checks {
 impl Checks {
     /// Starts on a section, for example `kafka`.
     pub fn of(section: &'static str) -> Self {
-        Self {
-            section,
-            problems: Vec::new(),
-        }
+        Self { section, problems: Vec::new() }
     }
 
     /// Notes a problem at `key` unless `holds`.
     pub fn require(&mut self, key: &str, holds: bool, message: impl Into<String>) -> &mut Self {
         if !holds {
-            self.problems.push(Problem {
-                key: format!("{}.{key}", self.section),
-                message: message.into(),
-            });
+            self.problems.push(Problem { key: format!("{}.{key}", self.section), message: message.into() });
         }
         self
     }
@@ -49,11 +43,7 @@ impl Checks {
     where
         T: PartialOrd + fmt::Display + Copy,
     {
-        let message = format!(
-            "{value} is out of range: {} to {} are allowed",
-            range.start(),
-            range.end()
-        );
+        let message = format!("{value} is out of range: {} to {} are allowed", range.start(), range.end());
         self.require(key, range.contains(&value), message)
     }
 

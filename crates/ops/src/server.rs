@@ -57,11 +57,7 @@ impl Operations {
     /// # Errors
     /// Where the address is taken; `setting` names the key to change.
     pub async fn bind(address: SocketAddr, setting: &'static str) -> Result<Self, ServeError> {
-        let wrap = |source| ServeError::Listen {
-            address,
-            setting,
-            source,
-        };
+        let wrap = |source| ServeError::Listen { address, setting, source };
         let listener = TcpListener::bind(address).await.map_err(wrap)?;
         let address = listener.local_addr().map_err(wrap)?;
         Ok(Self { listener, address })
@@ -108,28 +104,14 @@ impl Operations {
 }
 
 fn render(metrics: &PrometheusHandle) -> impl IntoResponse + use<> {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-        metrics.render(),
-    )
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.render())
 }
 
 async fn readiness(State(health): State<Health>) -> impl IntoResponse {
-    let conditions: serde_json::Map<_, _> = health
-        .conditions()
-        .into_iter()
-        .map(|(name, holds)| (name.to_owned(), holds.into()))
-        .collect();
+    let conditions: serde_json::Map<_, _> =
+        health.conditions().into_iter().map(|(name, holds)| (name.to_owned(), holds.into())).collect();
     let ready = health.is_ready();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = serde_json::json!({ "ready": ready, "conditions": conditions });
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/json")],
-        format!("{body}\n"),
-    )
+    (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n"))
 }

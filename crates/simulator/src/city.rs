@@ -17,12 +17,7 @@ pub(crate) struct City {
 pub(crate) const CITIES_COUNT: i32 = 100;
 
 const fn city(lat_e3: i32, lon_e3: i32, plmn: &'static str, country: &'static str) -> City {
-    City {
-        lat_e6: lat_e3 * 1_000,
-        lon_e6: lon_e3 * 1_000,
-        plmn,
-        country,
-    }
+    City { lat_e6: lat_e3 * 1_000, lon_e6: lon_e3 * 1_000, plmn, country }
 }
 
 /// A hundred cities, centres rounded to 100 m.

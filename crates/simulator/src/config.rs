@@ -134,10 +134,7 @@ impl Config {
             keep_alive: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             reply_timeout: Duration::from_secs(60),
-            backoff: Backoff {
-                first: Duration::from_secs(1),
-                max: Duration::from_secs(30),
-            },
+            backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(30) },
             drain: Duration::from_secs(10),
             seed: 0,
         }
@@ -151,18 +148,11 @@ impl Config {
         let mut problems = Vec::new();
         let mut require = |holds: bool, key: &'static str, problem: &str| {
             if !holds {
-                problems.push(Problem {
-                    key,
-                    problem: problem.to_owned(),
-                });
+                problems.push(Problem { key, problem: problem.to_owned() });
             }
         };
         let sources = u32::try_from(self.sources.len().max(1)).unwrap_or(u32::MAX);
-        require(
-            (1..=1_000_000).contains(&self.devices),
-            "devices",
-            "must be 1 to 1,000,000",
-        );
+        require((1..=1_000_000).contains(&self.devices), "devices", "must be 1 to 1,000,000");
         require(
             self.devices <= sources.saturating_mul(28_000),
             "sources",
@@ -176,50 +166,18 @@ impl Config {
             Pace::Rate { per_second } => (1..=self.devices.saturating_mul(1_000)).contains(&per_second),
             Pace::Saturate => true,
         };
-        require(
-            paced,
-            "pace",
-            "a device makes no more than one heartbeat per ms, and a rate is 1 or more",
-        );
-        require(
-            (1..=1_024).contains(&self.in_flight),
-            "in_flight",
-            "must be 1 to 1,024",
-        );
+        require(paced, "pace", "a device makes no more than one heartbeat per ms, and a rate is 1 or more");
+        require((1..=1_024).contains(&self.in_flight), "in_flight", "must be 1 to 1,024");
         let stored = usize::from(self.in_flight)..=65_536;
-        require(
-            stored.contains(&self.stored_max),
-            "stored_max",
-            "must be in_flight to 65,536",
-        );
+        require(stored.contains(&self.stored_max), "stored_max", "must be in_flight to 65,536");
         require(self.connect_rate >= 1, "connect_rate", "must be 1 or more");
         let keep_alive = self.keep_alive.subsec_nanos() == 0 && self.keep_alive.as_secs() <= 65_535;
         require(keep_alive, "keep_alive", "must be whole seconds, at most 65,535");
-        require(
-            !self.connect_timeout.is_zero(),
-            "connect_timeout",
-            "must be more than zero",
-        );
-        require(
-            !self.reply_timeout.is_zero(),
-            "reply_timeout",
-            "must be more than zero",
-        );
-        require(
-            !self.backoff.first.is_zero(),
-            "backoff.first",
-            "must be more than zero",
-        );
-        require(
-            self.backoff.max >= self.backoff.first,
-            "backoff.max",
-            "must be backoff.first or more",
-        );
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(InvalidConfig { problems })
-        }
+        require(!self.connect_timeout.is_zero(), "connect_timeout", "must be more than zero");
+        require(!self.reply_timeout.is_zero(), "reply_timeout", "must be more than zero");
+        require(!self.backoff.first.is_zero(), "backoff.first", "must be more than zero");
+        require(self.backoff.max >= self.backoff.first, "backoff.max", "must be backoff.first or more");
+        if problems.is_empty() { Ok(()) } else { Err(InvalidConfig { problems }) }
     }
 
     /// The name of device `number`.
@@ -247,9 +205,7 @@ impl Config {
 
     /// Where device `number` connects from.
     pub(crate) fn source(&self, number: u32) -> Option<IpAddr> {
-        let turn = usize::try_from(number)
-            .unwrap_or_default()
-            .checked_rem(self.sources.len())?;
+        let turn = usize::try_from(number).unwrap_or_default().checked_rem(self.sources.len())?;
         self.sources.get(turn).copied()
     }
 }
@@ -259,9 +215,7 @@ impl Backoff {
     pub(crate) fn delay(self, failures: u32, random: u64) -> Duration {
         let longest = self.first.saturating_mul(1 << failures.min(20)).min(self.max);
         let half = longest / 2;
-        let nanos = u64::try_from(half.as_nanos())
-            .unwrap_or(u64::MAX)
-            .saturating_add(1);
+        let nanos = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
         half + Duration::from_nanos(random % nanos)
     }
 }
@@ -285,22 +239,14 @@ mod tests {
         let mut config = Config::new(SocketAddr::from(([127, 0, 0, 1], 1883)), 30_000);
         config.device_prefix = "a/".into();
         config.in_flight = 0;
-        let keys: Vec<_> = config
-            .validate()
-            .expect_err("invalid")
-            .problems
-            .into_iter()
-            .map(|p| p.key)
-            .collect();
+        let keys: Vec<_> =
+            config.validate().expect_err("invalid").problems.into_iter().map(|p| p.key).collect();
         assert_eq!(keys, ["sources", "device_prefix", "in_flight"]);
     }
 
     #[test]
     fn a_backoff_grows_and_is_bounded() {
-        let backoff = Backoff {
-            first: Duration::from_millis(100),
-            max: Duration::from_secs(2),
-        };
+        let backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(2) };
         for random in [0, 1, u64::MAX] {
             assert!((50..=100).contains(&backoff.delay(0, random).as_millis()));
             assert!((200..=400).contains(&backoff.delay(2, random).as_millis()));

@@ -119,8 +119,7 @@ impl Device {
             }
             let wait = self.fleet.config.backoff.delay(self.failures, self.random.next());
             self.failures = self.failures.saturating_add(1);
-            self.unless_over(Instant::now() + wait, std::future::pending::<()>())
-                .await;
+            self.unless_over(Instant::now() + wait, std::future::pending::<()>()).await;
         }
         Record {
             number: self.number,
@@ -183,8 +182,7 @@ impl Device {
 
     /// Whether it has been stopped and has nothing more to deliver, or no more time for it.
     pub(crate) fn is_done(&self, now: Instant) -> bool {
-        self.drain_until
-            .is_some_and(|until| self.outbox.is_empty() || until <= now)
+        self.drain_until.is_some_and(|until| self.outbox.is_empty() || until <= now)
     }
 
     /// Runs `work` until `deadline`, the stop, or the end of the drain time after it.

@@ -122,24 +122,12 @@ impl Vehicle {
             State::Charging => ("charging", "down", true),
         };
         let riding = self.state == State::Riding;
-        let Self {
-            boot_id,
-            uptime_s,
-            step_s,
-            battery_e3,
-            rsrp_dbm,
-            cell_id,
-            sim,
-            ..
-        } = self;
+        let Self { boot_id, uptime_s, step_s, battery_e3, rsrp_dbm, cell_id, sim, .. } = self;
         write!(
             json,
             r#"{{"ts":{ts_ms},"seq":{seq},"boot_id":"{boot_id:08x}","uptime_s":{uptime_s},"firmware":"1.4.2","#
         )?;
-        write!(
-            json,
-            r#""state":"{state}","next_s":{step_s},"battery":{{"percent":"#
-        )?;
+        write!(json, r#""state":"{state}","next_s":{step_s},"battery":{{"percent":"#)?;
         write_decimal(json, *battery_e3 / 100, 1)?;
         write!(
             json,
@@ -190,12 +178,8 @@ fn write_decimal(json: &mut Vec<u8>, value: i32, decimals: u8) -> io::Result<()>
 
 /// SIM, subscriber and equipment numbers that hold the device number and pass the usual checks.
 fn sim(city: &City, device: u32) -> String {
-    let iccid = with_check_digit(format!(
-        "89{}{:0width$}",
-        city.country,
-        device,
-        width = 16 - city.country.len()
-    ));
+    let iccid =
+        with_check_digit(format!("89{}{:0width$}", city.country, device, width = 16 - city.country.len()));
     let imsi = format!("{}{device:0width$}", city.plmn, width = 15 - city.plmn.len());
     let imei = with_check_digit(format!("35693803{:06}", device % 1_000_000));
     format!(r#""sim":{{"iccid":"{iccid}","imsi":"{imsi}","imei":"{imei}"}}"#)

@@ -100,10 +100,7 @@ pub async fn run(
     let mut launch = Launch::new(config, making.clone(), start);
     let mut devices = JoinSet::new();
     let mut records = Vec::new();
-    let mut latency = Latencies {
-        total: latencies(),
-        recent: latencies(),
-    };
+    let mut latency = Latencies { total: latencies(), recent: latencies() };
     let mut launches = interval_at(start, LAUNCH_PERIOD);
     launches.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seconds = interval_at(start + SNAPSHOT_PERIOD, SNAPSHOT_PERIOD);
@@ -125,12 +122,7 @@ pub async fn run(
     }
     records.sort_unstable_by_key(|record| record.number);
     let last = latency.snapshot(start, &launch.fleet.meters);
-    Ok(Report {
-        duration_s: last.elapsed_s,
-        counts: last.counts,
-        puback_ms: last.puback_total_ms,
-        records,
-    })
+    Ok(Report { duration_s: last.elapsed_s, counts: last.counts, puback_ms: last.puback_total_ms, records })
 }
 
 /// Starts devices, in the order of their numbers, at the connect rate.
@@ -144,17 +136,8 @@ struct Launch {
 
 impl Launch {
     fn new(config: Config, making: CancellationToken, start: Instant) -> Self {
-        let fleet = Arc::new(Fleet {
-            config,
-            meters: Meters::new(),
-        });
-        Self {
-            fleet,
-            group: making.child_token(),
-            making,
-            start,
-            next: 0,
-        }
+        let fleet = Arc::new(Fleet { config, meters: Meters::new() });
+        Self { fleet, group: making.child_token(), making, start, next: 0 }
     }
 
     fn is_pending(&self) -> bool {
@@ -165,9 +148,7 @@ impl Launch {
     fn due(&mut self, now: Instant) -> impl Iterator<Item = Device> {
         let micros = now.saturating_duration_since(self.start).as_micros();
         let turns = micros * u128::from(self.fleet.config.connect_rate) / 1_000_000 + 1;
-        let up_to = u32::try_from(turns)
-            .unwrap_or(u32::MAX)
-            .min(self.fleet.config.devices);
+        let up_to = u32::try_from(turns).unwrap_or(u32::MAX).min(self.fleet.config.devices);
         std::iter::from_fn(move || (self.next < up_to).then(|| self.device()))
     }
 
@@ -177,11 +158,7 @@ impl Launch {
         if number.is_multiple_of(DEVICES_PER_TOKEN) {
             self.group = self.making.child_token();
         }
-        let device_id = self
-            .fleet
-            .config
-            .device_id(number)
-            .expect("a prefix that was validated");
+        let device_id = self.fleet.config.device_id(number).expect("a prefix that was validated");
         Device::new(self.fleet.clone(), number, device_id, self.group.clone())
     }
 }
@@ -196,9 +173,7 @@ impl Latencies {
     fn snapshot(&mut self, start: Instant, meters: &Meters) -> Snapshot {
         self.recent.reset();
         meters.drain_puback_us(&mut self.recent);
-        self.total
-            .add(&self.recent)
-            .expect("histograms of the same bounds");
+        self.total.add(&self.recent).expect("histograms of the same bounds");
         Snapshot {
             elapsed_s: start.elapsed().as_secs_f64(),
             counts: meters.counts(),

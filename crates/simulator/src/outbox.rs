@@ -62,13 +62,7 @@ impl Outbox {
 
     pub(crate) fn push(&mut self, seq: u64, payload: Bytes) {
         let delivery = Delivery::Ready;
-        self.stored.push_back(Stored {
-            seq,
-            payload,
-            transmissions: 0,
-            refusals: 0,
-            delivery,
-        });
+        self.stored.push_back(Stored { seq, payload, transmissions: 0, refusals: 0, delivery });
     }
 
     /// Takes the oldest heartbeat that may go out now as sent. The caller minds the window.
@@ -87,18 +81,10 @@ impl Outbox {
             _ => (self.free_packet_id(), false),
         };
         let stored = &mut self.stored[at];
-        stored.delivery = Delivery::InFlight {
-            packet_id,
-            sent_at: now,
-        };
+        stored.delivery = Delivery::InFlight { packet_id, sent_at: now };
         stored.transmissions += 1;
         self.in_flight += 1;
-        Some(Transmission {
-            packet_id,
-            payload: &stored.payload,
-            dup,
-            first: stored.transmissions == 1,
-        })
+        Some(Transmission { packet_id, payload: &stored.payload, dup, first: stored.transmissions == 1 })
     }
 
     /// Takes out the heartbeat in flight under this identifier, and when it was sent; `None` if there is none.
@@ -115,9 +101,7 @@ impl Outbox {
             return false;
         };
         let stored = &mut self.stored[at];
-        stored.delivery = Delivery::Deferred {
-            until: until(stored.refusals),
-        };
+        stored.delivery = Delivery::Deferred { until: until(stored.refusals) };
         stored.refusals = stored.refusals.saturating_add(1);
         self.in_flight -= 1;
         true
@@ -155,13 +139,10 @@ impl Outbox {
     }
 
     fn find(&self, sought: NonZeroU16) -> Option<(usize, Instant)> {
-        self.stored
-            .iter()
-            .enumerate()
-            .find_map(|(at, stored)| match stored.delivery {
-                Delivery::InFlight { packet_id, sent_at } if packet_id == sought => Some((at, sent_at)),
-                _ => None,
-            })
+        self.stored.iter().enumerate().find_map(|(at, stored)| match stored.delivery {
+            Delivery::InFlight { packet_id, sent_at } if packet_id == sought => Some((at, sent_at)),
+            _ => None,
+        })
     }
 
     /// The next identifier not in use. Ends, because the window is far smaller than the identifiers are many.
@@ -199,19 +180,13 @@ mod tests {
         let now = Instant::now();
         for kept in [true, false] {
             let mut outbox = filled(1);
-            let first = outbox
-                .transmit(now)
-                .map(|t| (t.packet_id, t.dup, t.first))
-                .expect("sent");
+            let first = outbox.transmit(now).map(|t| (t.packet_id, t.dup, t.first)).expect("sent");
             assert!(!first.1 && first.2);
             outbox.interrupt();
             if !kept {
                 outbox.forget_session();
             }
-            let again = outbox
-                .transmit(now)
-                .map(|t| (t.packet_id, t.dup, t.first))
-                .expect("sent");
+            let again = outbox.transmit(now).map(|t| (t.packet_id, t.dup, t.first)).expect("sent");
             assert_eq!((again.0 == first.0, again.1, again.2), (kept, kept, false));
         }
     }

@@ -126,19 +126,14 @@ pub(crate) struct Record {
 impl Report {
     /// Every acknowledged heartbeat once, by device and then by `seq`: what must stand in the table.
     pub fn acknowledged(&self) -> impl Iterator<Item = (&DeviceId, u64)> {
-        self.records
-            .iter()
-            .flat_map(|record| record.acknowledged.iter().map(|seq| (&record.device_id, seq)))
+        self.records.iter().flat_map(|record| record.acknowledged.iter().map(|seq| (&record.device_id, seq)))
     }
 
     /// Every heartbeat that was sent and not acknowledged, outstanding or given up: an outstanding one may or
     /// may not stand in the table.
     pub fn unacknowledged(&self) -> impl Iterator<Item = (&DeviceId, u64)> {
         self.records.iter().flat_map(|record| {
-            record
-                .acknowledged
-                .missing_below(record.published)
-                .map(|seq| (&record.device_id, seq))
+            record.acknowledged.missing_below(record.published).map(|seq| (&record.device_id, seq))
         })
     }
 
@@ -147,8 +142,7 @@ impl Report {
     /// # Errors
     /// Those of `out`.
     pub fn write_acknowledged(&self, out: &mut impl Write) -> io::Result<()> {
-        self.acknowledged()
-            .try_for_each(|(device_id, seq)| writeln!(out, "{device_id}\t{seq}"))?;
+        self.acknowledged().try_for_each(|(device_id, seq)| writeln!(out, "{device_id}\t{seq}"))?;
         out.flush()
     }
 }

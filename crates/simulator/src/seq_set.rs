@@ -20,11 +20,7 @@ impl SeqSet {
             Some(range) if range.start == seq + 1 => range.start = seq,
             _ => self.ranges.insert(at, seq..seq + 1),
         }
-        if let Some(next) = self
-            .ranges
-            .get(at + 1)
-            .filter(|next| next.start == self.ranges[at].end)
-        {
+        if let Some(next) = self.ranges.get(at + 1).filter(|next| next.start == self.ranges[at].end) {
             self.ranges[at].end = next.end;
             self.ranges.remove(at + 1);
         }
@@ -39,11 +35,7 @@ impl SeqSet {
     /// The numbers below `end` that are not in it, rising.
     pub(crate) fn missing_below(&self, end: u64) -> impl Iterator<Item = u64> {
         let starts = std::iter::once(0).chain(self.ranges.iter().map(|range| range.end));
-        let ends = self
-            .ranges
-            .iter()
-            .map(|range| range.start)
-            .chain(std::iter::once(end));
+        let ends = self.ranges.iter().map(|range| range.start).chain(std::iter::once(end));
         starts.zip(ends).flat_map(move |(from, to)| from..to.min(end))
     }
 }

@@ -74,9 +74,9 @@ impl<'a> Session<'a> {
             device.outbox.forget_session();
         }
         let config = &device.fleet.config;
-        let keep_alive = accepted.keep_alive_s.map_or(config.keep_alive, |granted_s| {
-            Duration::from_secs(granted_s.into())
-        });
+        let keep_alive = accepted
+            .keep_alive_s
+            .map_or(config.keep_alive, |granted_s| Duration::from_secs(granted_s.into()));
         Self {
             window: usize::from(config.in_flight.min(accepted.receive_max)),
             // Three quarters of what is allowed, so that a late timer does no harm.
@@ -113,10 +113,7 @@ impl<'a> Session<'a> {
             if self.device.is_done(now) {
                 return Ok(());
             }
-            if self
-                .owed_since
-                .is_some_and(|since| since + self.reply_timeout() <= now)
-            {
+            if self.owed_since.is_some_and(|since| since + self.reply_timeout() <= now) {
                 return Err(End::Silent);
             }
             let wake = self.wake(now);
@@ -143,9 +140,7 @@ impl<'a> Session<'a> {
 
     /// Makes what is due, and sends as much as window and socket take.
     fn send(&mut self, now: Instant) -> Result<(), WireError> {
-        let Self {
-            device, connection, ..
-        } = self;
+        let Self { device, connection, .. } = self;
         device.make_due(now);
         let mut sent = false;
         while device.outbox.in_flight() < self.window && connection.has_room() {
@@ -166,11 +161,7 @@ impl<'a> Session<'a> {
                 meter.resent.add(1);
             }
         }
-        if !sent
-            && self
-                .keep_alive
-                .is_some_and(|keep_alive| self.last_sent + keep_alive <= now)
-        {
+        if !sent && self.keep_alive.is_some_and(|keep_alive| self.last_sent + keep_alive <= now) {
             self.connection.ping()?;
             self.ping_unanswered = true;
             sent = true;
@@ -209,12 +200,7 @@ impl<'a> Session<'a> {
     fn answered(&mut self, packet_id: NonZeroU16, reason: ReasonCode, now: Instant) {
         let device = &mut *self.device;
         if reason.0 >= 0x80 && refusal(reason) == Refusal::ForNow {
-            let Device {
-                outbox,
-                random,
-                fleet,
-                ..
-            } = device;
+            let Device { outbox, random, fleet, .. } = device;
             let backoff = fleet.config.backoff;
             let known = outbox.defer(packet_id, |refusals| now + backoff.delay(refusals, random.next()));
             let meter = device.meter();

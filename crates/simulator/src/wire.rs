@@ -82,11 +82,7 @@ impl Connection {
         source: Option<IpAddr>,
         v5: bool,
     ) -> Result<Self, WireError> {
-        let socket = if server.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
-        }?;
+        let socket = if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         if let Some(source) = source {
             socket.bind(SocketAddr::new(source, 0))?;
         }
@@ -99,12 +95,7 @@ impl Connection {
         } else {
             MqttCodec::V3(v3::Codec::new(INBOUND_BYTES_MAX))
         };
-        Ok(Self {
-            stream,
-            codec,
-            inbound: BytesMut::with_capacity(INBOUND_BYTES),
-            outbound: BytesMut::new(),
-        })
+        Ok(Self { stream, codec, inbound: BytesMut::with_capacity(INBOUND_BYTES), outbound: BytesMut::new() })
     }
 
     /// Queues CONNECT.
@@ -201,12 +192,7 @@ impl Connection {
     /// Waits until something was read, or until the socket takes more of what is queued, which is written
     /// then. Cancel safe: nothing is lost between the socket and the buffers.
     pub(crate) async fn progress(&mut self) -> Result<(), WireError> {
-        let Self {
-            stream,
-            inbound,
-            outbound,
-            ..
-        } = self;
+        let Self { stream, inbound, outbound, .. } = self;
         inbound.reserve(INBOUND_BYTES / 2);
         let (mut reader, writer) = stream.split();
         tokio::select! {
@@ -231,24 +217,17 @@ impl Connection {
     }
 
     fn encode(&mut self, packet: MqttPacket) -> Result<(), WireError> {
-        self.codec
-            .encode(packet, &mut self.outbound)
-            .map_err(WireError::Encode)
+        self.codec.encode(packet, &mut self.outbound).map_err(WireError::Encode)
     }
 }
 
 impl From<v3::Packet> for Incoming {
     fn from(packet: v3::Packet) -> Self {
         match packet {
-            v3::Packet::ConnectAck(v3::ConnectAck {
-                return_code,
-                session_present,
-            }) => match return_code.into() {
-                0 => Self::Accepted(Accepted {
-                    session_present,
-                    receive_max: u16::MAX,
-                    keep_alive_s: None,
-                }),
+            v3::Packet::ConnectAck(v3::ConnectAck { return_code, session_present }) => match return_code
+                .into()
+            {
+                0 => Self::Accepted(Accepted { session_present, receive_max: u16::MAX, keep_alive_s: None }),
                 code => Self::ConnectRefused(code),
             },
             v3::Packet::PublishAck { packet_id } => Self::Acknowledged { packet_id, reason: 0 },
@@ -270,10 +249,9 @@ impl From<v5::Packet> for Incoming {
                 }),
                 code => Self::ConnectRefused(code),
             },
-            v5::Packet::PublishAck(ack) => Self::Acknowledged {
-                packet_id: ack.packet_id,
-                reason: ack.reason_code.into(),
-            },
+            v5::Packet::PublishAck(ack) => {
+                Self::Acknowledged { packet_id: ack.packet_id, reason: ack.reason_code.into() }
+            }
             v5::Packet::PingResponse => Self::Pong,
             v5::Packet::Disconnect(disconnect) => Self::Disconnected(disconnect.reason_code.into()),
             _ => Self::Other,

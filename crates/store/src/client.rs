@@ -52,17 +52,12 @@ impl Store {
     /// Where it refuses or does not answer in time. Cancel safe.
     pub async fn answers(&self, timeout: Duration) -> Result<(), QueryError> {
         let asked = self.client.query("SELECT 1").fetch_one::<u8>();
-        let answer = tokio::time::timeout(timeout, asked)
-            .await
-            .unwrap_or(Err(Error::TimedOut));
+        let answer = tokio::time::timeout(timeout, asked).await.unwrap_or(Err(Error::TimedOut));
         answer.map(|_| ()).map_err(|source| self.query_error(source))
     }
 
     pub(crate) fn query_error(&self, source: Error) -> QueryError {
-        QueryError {
-            url: self.url.clone(),
-            source,
-        }
+        QueryError { url: self.url.clone(), source }
     }
 }
 

@@ -59,16 +59,8 @@ impl Config {
                 format!("{:?} does not start with http://", self.url),
             )
             .present("database", &self.database)
-            .require(
-                "database",
-                self.database.chars().all(plain),
-                "may hold letters, digits and _ only",
-            )
-            .require(
-                "database",
-                self.database != "default",
-                "may not be `default`: use one of its own",
-            )
+            .require("database", self.database.chars().all(plain), "may hold letters, digits and _ only")
+            .require("database", self.database != "default", "may not be `default`: use one of its own")
             .present("user", &self.user)
             .within("insert_timeout_ms", self.insert_timeout_ms, 1_000..=600_000)
             .done()
@@ -79,10 +71,7 @@ impl Config {
             return Ok(String::new());
         }
         let path = &self.password_file;
-        let wrap = |source| ConfigError::PasswordFile {
-            path: path.clone(),
-            source,
-        };
+        let wrap = |source| ConfigError::PasswordFile { path: path.clone(), source };
         let text = std::fs::read_to_string(path).map_err(wrap)?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     }

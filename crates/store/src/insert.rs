@@ -124,10 +124,7 @@ mod tests {
 
     #[test]
     fn a_missing_table_needs_a_person_and_a_busy_server_does_not() {
-        assert_eq!(
-            code("Code: 60. DB::Exception: Table x does not exist. (UNKNOWN_TABLE)"),
-            Some(60)
-        );
+        assert_eq!(code("Code: 60. DB::Exception: Table x does not exist. (UNKNOWN_TABLE)"), Some(60));
         assert!(needs_a_person(60));
         assert_eq!(code("Code: 252. DB::Exception: Too many parts (300)"), Some(252));
         assert!(!needs_a_person(252));

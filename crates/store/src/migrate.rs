@@ -16,21 +16,9 @@ struct Migration {
 }
 
 const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "events",
-        sql: include_str!("../migrations/0001_events.sql"),
-    },
-    Migration {
-        version: 2,
-        name: "status",
-        sql: include_str!("../migrations/0002_status.sql"),
-    },
-    Migration {
-        version: 3,
-        name: "usage",
-        sql: include_str!("../migrations/0003_usage.sql"),
-    },
+    Migration { version: 1, name: "events", sql: include_str!("../migrations/0001_events.sql") },
+    Migration { version: 2, name: "status", sql: include_str!("../migrations/0002_status.sql") },
+    Migration { version: 3, name: "usage", sql: include_str!("../migrations/0003_usage.sql") },
 ];
 
 const LEDGER: &str = "
@@ -108,24 +96,13 @@ impl Store {
     pub async fn migrate(&self) -> Result<Vec<Applied>, MigrateError> {
         let create = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
         let outside = self.client.clone().with_database("system");
-        outside
-            .query(&create)
-            .execute()
-            .await
-            .map_err(|source| self.query_error(source))?;
-        self.client
-            .query(LEDGER)
-            .execute()
-            .await
-            .map_err(|source| self.query_error(source))?;
+        outside.query(&create).execute().await.map_err(|source| self.query_error(source))?;
+        self.client.query(LEDGER).execute().await.map_err(|source| self.query_error(source))?;
         let missing = self.missing().await?;
         let mut applied = Vec::with_capacity(missing.len());
         for migration in missing {
             self.apply(migration).await?;
-            applied.push(Applied {
-                version: migration.version,
-                name: migration.name,
-            });
+            applied.push(Applied { version: migration.version, name: migration.name });
         }
         Ok(applied)
     }
@@ -137,31 +114,19 @@ impl Store {
     pub async fn check_schema(&self) -> Result<(), MigrateError> {
         match self.missing().await?.len() {
             0 => Ok(()),
-            missing => Err(MigrateError::Behind {
-                database: self.database.clone(),
-                missing,
-            }),
+            missing => Err(MigrateError::Behind { database: self.database.clone(), missing }),
         }
     }
 
     async fn missing(&self) -> Result<Vec<&'static Migration>, MigrateError> {
         let known = "SELECT count() FROM system.tables WHERE database = ? AND name = 'schema_migrations'";
-        let known = self
-            .client
-            .query(known)
-            .bind(&self.database)
-            .fetch_one::<u64>()
-            .await;
+        let known = self.client.query(known).bind(&self.database).fetch_one::<u64>().await;
         if known.map_err(|source| self.query_error(source))? == 0 {
             return Ok(MIGRATIONS.iter().collect());
         }
-        let ledger = self
-            .client
-            .query("SELECT version, name, checksum FROM schema_migrations FINAL ORDER BY version");
-        let ledger = ledger
-            .fetch_all::<LedgerRow>()
-            .await
-            .map_err(|source| self.query_error(source))?;
+        let ledger =
+            self.client.query("SELECT version, name, checksum FROM schema_migrations FINAL ORDER BY version");
+        let ledger = ledger.fetch_all::<LedgerRow>().await.map_err(|source| self.query_error(source))?;
         let mut missing = Vec::new();
         for migration in MIGRATIONS {
             match ledger.iter().find(|row| row.version == migration.version) {
@@ -181,20 +146,16 @@ impl Store {
 
     async fn apply(&self, migration: &Migration) -> Result<(), MigrateError> {
         for statement in statements(migration.sql) {
-            self.client
-                .query_raw(statement)
-                .execute()
-                .await
-                .map_err(|source| MigrateError::Statement {
-                    version: migration.version,
-                    name: migration.name,
-                    statement: statement
-                        .lines()
-                        .find(|line| !line.starts_with("--"))
-                        .unwrap_or_default()
-                        .to_owned(),
-                    source,
-                })?;
+            self.client.query_raw(statement).execute().await.map_err(|source| MigrateError::Statement {
+                version: migration.version,
+                name: migration.name,
+                statement: statement
+                    .lines()
+                    .find(|line| !line.starts_with("--"))
+                    .unwrap_or_default()
+                    .to_owned(),
+                source,
+            })?;
         }
         let noted = self
             .client
@@ -213,11 +174,9 @@ fn checksum(migration: &Migration) -> u64 {
 
 /// The statements of a file: each ends with a semicolon at the end of a line.
 fn statements(sql: &str) -> impl Iterator<Item = &str> {
-    sql.split(";\n").map(str::trim).filter(|statement| {
-        statement
-            .lines()
-            .any(|line| !line.starts_with("--") && !line.is_empty())
-    })
+    sql.split(";\n")
+        .map(str::trim)
+        .filter(|statement| statement.lines().any(|line| !line.starts_with("--") && !line.is_empty()))
 }
 
 #[cfg(test)]
@@ -227,12 +186,7 @@ mod tests {
     #[test]
     fn migrations_are_numbered_without_gaps() {
         let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
-        assert!(
-            versions
-                .iter()
-                .copied()
-                .eq(1..=u32::try_from(MIGRATIONS.len()).expect("few"))
-        );
+        assert!(versions.iter().copied().eq(1..=u32::try_from(MIGRATIONS.len()).expect("few")));
     }
 
     #[test]

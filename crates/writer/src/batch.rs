@@ -103,12 +103,6 @@ impl Batch {
     /// Name of this insert: the same range of the same records has the same name, whoever inserts it. The content is
     /// part of it, so that a topic that was created anew, and counts from zero again, is not taken for the old one.
     pub(crate) fn token(&self) -> String {
-        format!(
-            "{}/{}-{}/{:016x}",
-            self.lane,
-            self.first.0,
-            self.last.0,
-            self.content.digest()
-        )
+        format!("{}/{}-{}/{:016x}", self.lane, self.first.0, self.last.0, self.content.digest())
     }
 }

@@ -79,12 +79,7 @@ impl Driver {
             landed: sync_channel(OUTCOMES),
             assignments: 0,
         };
-        Self {
-            consumer,
-            state,
-            grace: Duration::from_millis(config.shutdown_grace_ms.into()),
-            consuming,
-        }
+        Self { consumer, state, grace: Duration::from_millis(config.shutdown_grace_ms.into()), consuming }
     }
 
     /// Runs until `stop`, then finishes what is under way. Leaves the group at the end.
@@ -129,19 +124,11 @@ impl Driver {
     /// Partitions go: what is under way may land, then they are forgotten and given back.
     fn revoked(&mut self, revocation: Revocation) -> Result<(), RunError> {
         let deadline = Instant::now() + REVOKE_GRACE;
-        let finished = if revocation.lost {
-            Ok(())
-        } else {
-            self.finish(&revocation.lanes, deadline)
-        };
+        let finished = if revocation.lost { Ok(()) } else { self.finish(&revocation.lanes, deadline) };
         for id in &revocation.lanes {
             self.state.forget(*id);
         }
-        tracing::info!(
-            partitions = revocation.lanes.len(),
-            lost = revocation.lost,
-            "partitions revoked"
-        );
+        tracing::info!(partitions = revocation.lanes.len(), lost = revocation.lost, "partitions revoked");
         // Released in any case: a consumer that is dropped with a revocation unanswered never leaves the group.
         self.consumer.release(revocation)?;
         finished
@@ -187,17 +174,10 @@ impl Lanes {
     fn assigned(&mut self, assigned: &[Assigned]) -> Result<(), RunError> {
         for partition in assigned {
             self.assignments += 1;
-            let lane = Lane::new(partition).map_err(|source| RunError::Note {
-                lane: partition.lane,
-                source: source.into(),
-            })?;
+            let lane = Lane::new(partition)
+                .map_err(|source| RunError::Note { lane: partition.lane, source: source.into() })?;
             tracing::info!(lane = %partition.lane, start = ?partition.start, "partition assigned");
-            let owned = Owned {
-                lane,
-                assignment: self.assignments,
-                paused: false,
-                insert: None,
-            };
+            let owned = Owned { lane, assignment: self.assignments, paused: false, insert: None };
             self.lanes.insert(partition.lane, owned);
         }
         Ok(())
@@ -240,17 +220,8 @@ impl Lanes {
     }
 
     fn outcomes(&mut self) -> Result<(), RunError> {
-        while let Ok(Landed {
-            id,
-            assignment,
-            outcome,
-        }) = self.landed.1.try_recv()
-        {
-            let Some(owned) = self
-                .lanes
-                .get_mut(&id)
-                .filter(|owned| owned.assignment == assignment)
-            else {
+        while let Ok(Landed { id, assignment, outcome }) = self.landed.1.try_recv() {
+            let Some(owned) = self.lanes.get_mut(&id).filter(|owned| owned.assignment == assignment) else {
                 continue;
             };
             owned.insert = None;
@@ -266,12 +237,7 @@ impl Lanes {
         let steps: Vec<(Id, Closing)> = self
             .lanes
             .iter_mut()
-            .filter_map(|(id, owned)| {
-                owned
-                    .lane
-                    .step(&self.limits, pressed, now)
-                    .map(|step| (*id, step))
-            })
+            .filter_map(|(id, owned)| owned.lane.step(&self.limits, pressed, now).map(|step| (*id, step)))
             .collect();
         for (id, step) in steps {
             self.act(id, Some(step));
@@ -310,11 +276,7 @@ impl Lanes {
                     let outcome = insert::until_landed(&store, &batch).await;
                     drop(batch);
                     // The driver is gone: so is its interest.
-                    let _unheard = outcomes.send(Landed {
-                        id,
-                        assignment,
-                        outcome,
-                    });
+                    let _unheard = outcomes.send(Landed { id, assignment, outcome });
                 });
                 owned.insert = Some(task.abort_handle());
             }
@@ -356,8 +318,7 @@ impl Lanes {
     }
 
     fn is_empty(&self, ids: &[Id]) -> bool {
-        ids.iter()
-            .all(|id| self.lanes.get(id).is_none_or(|owned| owned.lane.is_empty()))
+        ids.iter().all(|id| self.lanes.get(id).is_none_or(|owned| owned.lane.is_empty()))
     }
 
     fn forget(&mut self, id: Id) {

@@ -59,10 +59,7 @@ fn count(batch: &Batch) {
         metrics::counter!("fleetpulse_writer_rows_total", "table" => table).increment(rows as u64);
     }
     metrics::histogram!("fleetpulse_writer_batch_rows").record(batch.rows() as f64);
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
     let freshness = metrics::histogram!("fleetpulse_writer_freshness_seconds");
     for row in &batch.heartbeats {
@@ -72,11 +69,6 @@ fn count(batch: &Batch) {
 
 /// Partitions that failed together do not come back together: the range's own numbers spread them.
 fn jittered(pause: Duration, batch: &Batch) -> Duration {
-    let seed = batch
-        .first
-        .0
-        .wrapping_mul(31)
-        .wrapping_add(batch.lane.partition.0.into())
-        .unsigned_abs();
+    let seed = batch.first.0.wrapping_mul(31).wrapping_add(batch.lane.partition.0.into()).unsigned_abs();
     pause / 2 + pause.mul_f64((seed % 997) as f64 / 997.0 / 2.0)
 }

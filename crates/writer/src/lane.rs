@@ -77,13 +77,7 @@ impl Lane {
             Start::Oldest => (None, None),
             Start::Committed(next, note) => (Some(*next), note::parse(note)?),
         };
-        Ok(Self {
-            id: assigned.lane,
-            filling: None,
-            state: State::Idle,
-            replay,
-            next,
-        })
+        Ok(Self { id: assigned.lane, filling: None, state: State::Idle, replay, next })
     }
 
     /// Takes the next record.
@@ -104,13 +98,7 @@ impl Lane {
         if step.is_none() && matches!(self.state, State::Idle) {
             step = self.full(limits).and_then(|reason| self.close(reason));
         }
-        Taken {
-            gap: gap.map(|first| Gap {
-                first,
-                last: Offset(offset.0 - 1),
-            }),
-            step,
-        }
+        Taken { gap: gap.map(|first| Gap { first, last: Offset(offset.0 - 1) }), step }
     }
 
     /// What to do now, if anything. `pressed`: memory is short, so what can be closed is.
@@ -137,9 +125,7 @@ impl Lane {
             // It stays announced; the next owner reads it again.
             self.filling = None;
         }
-        matches!(self.state, State::Idle)
-            .then(|| self.close(CloseReason::Leaving))
-            .flatten()
+        matches!(self.state, State::Idle).then(|| self.close(CloseReason::Leaving)).flatten()
     }
 
     /// A commit ended.
@@ -151,10 +137,7 @@ impl Lane {
             }
             (State::Concluding(_), Ok(())) => None,
             (state @ (State::Announcing(_) | State::Concluding(_)), Err(_)) => {
-                self.state = State::Again {
-                    at: now + COMMIT_AGAIN_AFTER,
-                    then: Box::new(state),
-                };
+                self.state = State::Again { at: now + COMMIT_AGAIN_AFTER, then: Box::new(state) };
                 None
             }
             (other, _) => {
@@ -244,16 +227,10 @@ impl Lane {
     /// The commit that the state waits for.
     fn commit(&self) -> Option<Commit> {
         match &self.state {
-            State::Announcing(batch) => Some(Commit {
-                lane: self.id,
-                next: batch.first,
-                note: note::pending(batch.last),
-            }),
-            State::Concluding(next) => Some(Commit {
-                lane: self.id,
-                next: *next,
-                note: String::new(),
-            }),
+            State::Announcing(batch) => {
+                Some(Commit { lane: self.id, next: batch.first, note: note::pending(batch.last) })
+            }
+            State::Concluding(next) => Some(Commit { lane: self.id, next: *next, note: String::new() }),
             State::Idle | State::Inserting(_) | State::Again { .. } => None,
         }
     }

@@ -102,11 +102,7 @@ pub async fn run(
         return Ok(());
     }
     let consumer = Consumer::new(kafka, &config.group, &config.instance_id)?;
-    tracing::info!(
-        group = config.group,
-        instance_id = config.instance_id,
-        "writer starts"
-    );
+    tracing::info!(group = config.group, instance_id = config.instance_id, "writer starts");
 
     let tasks = TaskTracker::new();
     tasks.spawn(watch(store.clone(), answers, stop.clone()));

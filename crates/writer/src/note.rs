@@ -24,8 +24,7 @@ pub(crate) fn parse(note: &str) -> Result<Option<Offset>, NotUnderstood> {
         return Ok(None);
     }
     let last = note.strip_prefix(PENDING).and_then(|last| last.parse().ok());
-    last.map(|last| Some(Offset(last)))
-        .ok_or_else(|| NotUnderstood(note.to_owned()))
+    last.map(|last| Some(Offset(last))).ok_or_else(|| NotUnderstood(note.to_owned()))
 }
 
 #[cfg(test)]

@@ -48,20 +48,10 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
     let traffic = event.session_traffic.unwrap_or_default();
     match event.kind {
         Some(Kind::Heartbeat(heartbeat)) => {
-            let v1::Heartbeat {
-                battery,
-                position,
-                radio,
-                sim,
-                usage,
-                ..
-            } = heartbeat;
+            let v1::Heartbeat { battery, position, radio, sim, usage, .. } = heartbeat;
             let (battery, position) = (battery.unwrap_or_default(), position.unwrap_or_default());
-            let (radio, sim, usage) = (
-                radio.unwrap_or_default(),
-                sim.unwrap_or_default(),
-                usage.unwrap_or_default(),
-            );
+            let (radio, sim, usage) =
+                (radio.unwrap_or_default(), sim.unwrap_or_default(), usage.unwrap_or_default());
             Ok(Row::Heartbeat(Box::new(HeartbeatRow {
                 device_id: event.device_id,
                 device_time: heartbeat.device_time_ms,

@@ -32,14 +32,8 @@ pub(crate) fn table(report: &Value) {
         text(&report["acknowledged_per_s"]),
         text(&report["stored_per_s"])
     );
-    println!(
-        "PUBACK      {} ms at the devices (whole run)",
-        quantiles(&report["puback_ms_of_devices"])
-    );
-    println!(
-        "            {} ms in the gateway",
-        quantiles(&report["puback_ms_of_gateway"])
-    );
+    println!("PUBACK      {} ms at the devices (whole run)", quantiles(&report["puback_ms_of_devices"]));
+    println!("            {} ms in the gateway", quantiles(&report["puback_ms_of_gateway"]));
     println!("freshness   {} ms", quantiles(&report["freshness_ms"]));
     println!(
         "ledger      {} acknowledged, {} missing, {} doubled\n",

@@ -19,20 +19,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("registry", &["store", "event", "ops"]),
     ("gateway", &["decode", "bus", "event", "ops"]),
     ("writer", &["store", "bus", "event", "ops"]),
-    (
-        "fleetpulse",
-        &[
-            "gateway",
-            "writer",
-            "registry",
-            "simulator",
-            "store",
-            "bus",
-            "decode",
-            "event",
-            "ops",
-        ],
-    ),
+    ("fleetpulse", &["gateway", "writer", "registry", "simulator", "store", "bus", "decode", "event", "ops"]),
     // Must build where there is no C compiler: so none of the others.
     ("xtask", &["devstack"]),
     ("system-tests", &["*"]),
@@ -67,11 +54,7 @@ pub(super) fn check(metadata: &Metadata) -> anyhow::Result<Vec<Finding>> {
             .unwrap_or(&package.manifest_path)
             .to_string();
         let mut find = |rule: String, remedy: &str| {
-            findings.push(Finding {
-                file: file.clone(),
-                rule,
-                remedy: remedy.to_owned(),
-            });
+            findings.push(Finding { file: file.clone(), rule, remedy: remedy.to_owned() });
         };
         for (rule, remedy) in arrows(package, &members) {
             find(rule, remedy);
@@ -102,11 +85,10 @@ pub(super) fn check(metadata: &Metadata) -> anyhow::Result<Vec<Finding>> {
 type Found = Vec<(String, &'static str)>;
 
 fn arrows(package: &Package, members: &[&str]) -> Found {
-    let uses = package
-        .dependencies
-        .iter()
-        .filter(|used| members.contains(&used.name.as_str()))
-        .filter(|used| used.kind != DependencyKind::Development || !FOR_TESTS.contains(&used.name.as_str()));
+    let uses =
+        package.dependencies.iter().filter(|used| members.contains(&used.name.as_str())).filter(|used| {
+            used.kind != DependencyKind::Development || !FOR_TESTS.contains(&used.name.as_str())
+        });
     let uses: Vec<&str> = uses.map(|used| used.name.as_str()).collect();
     wrong_arrows(package.name.as_str(), &uses)
 }
@@ -118,9 +100,7 @@ fn wrong_arrows(name: &str, uses: &[&str]) -> Found {
             "give it its place there, and in ARROWS of xtask/src/tidy/crates.rs",
         )];
     };
-    let wrong = uses
-        .iter()
-        .filter(|used| !allowed.contains(used) && !allowed.contains(&"*"));
+    let wrong = uses.iter().filter(|used| !allowed.contains(used) && !allowed.contains(&"*"));
     wrong
         .map(|used| {
             (
@@ -132,11 +112,7 @@ fn wrong_arrows(name: &str, uses: &[&str]) -> Found {
 }
 
 fn owners(package: &Package) -> Found {
-    let uses: Vec<&str> = package
-        .dependencies
-        .iter()
-        .map(|used| used.name.as_str())
-        .collect();
+    let uses: Vec<&str> = package.dependencies.iter().map(|used| used.name.as_str()).collect();
     wrong_owners(package.name.as_str(), &uses)
 }
 
@@ -156,10 +132,9 @@ fn wrong_owners(name: &str, uses: &[&str]) -> Found {
 
 fn place(name: &str, folder: &str) -> Found {
     match folder.strip_prefix("crates/") {
-        Some(last) if last != name => vec![(
-            format!("the folder of the crate `{name}` is {folder}"),
-            "give both the same name",
-        )],
+        Some(last) if last != name => {
+            vec![(format!("the folder of the crate `{name}` is {folder}"), "give both the same name")]
+        }
         _ => Vec::new(),
     }
 }
@@ -168,10 +143,7 @@ fn place(name: &str, folder: &str) -> Found {
 fn own_versions(manifest: &Table) -> Found {
     let mut found = Vec::new();
     let targets = manifest.get("target").and_then(Value::as_table);
-    let of_targets = targets
-        .into_iter()
-        .flat_map(Table::values)
-        .filter_map(Value::as_table);
+    let of_targets = targets.into_iter().flat_map(Table::values).filter_map(Value::as_table);
     for table in std::iter::once(manifest).chain(of_targets) {
         for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
             let entries = table.get(kind).and_then(Value::as_table);
@@ -226,10 +198,7 @@ mod tests {
     fn a_foreign_api_has_its_owners() {
         assert!(wrong_owners("bus", &["rdkafka"]).is_empty());
         assert!(wrong_owners("system-tests", &["rdkafka"]).is_empty());
-        assert_eq!(
-            wrong_owners("writer", &["rdkafka", "prost"])[0].0,
-            "`rdkafka` is used outside of bus"
-        );
+        assert_eq!(wrong_owners("writer", &["rdkafka", "prost"])[0].0, "`rdkafka` is used outside of bus");
     }
 
     #[test]
@@ -253,14 +222,8 @@ mod tests {
             workspace = true
         ";
         let manifest: Table = manifest.parse().expect("a manifest");
-        let found: Vec<String> = own_versions(&manifest)
-            .into_iter()
-            .map(|(rule, _)| rule)
-            .collect();
-        assert_eq!(
-            found,
-            ["`b` has a version of its own", "`c` has a version of its own"]
-        );
+        let found: Vec<String> = own_versions(&manifest).into_iter().map(|(rule, _)| rule).collect();
+        assert_eq!(found, ["`b` has a version of its own", "`c` has a version of its own"]);
         assert!(inherits_lints(&manifest));
         assert!(!inherits_lints(&Table::new()));
     }

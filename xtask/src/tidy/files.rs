@@ -49,11 +49,7 @@ pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
 fn look(file: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut find = |file: String, rule: String, remedy: &str| {
-        findings.push(Finding {
-            file,
-            rule,
-            remedy: remedy.to_owned(),
-        });
+        findings.push(Finding { file, rule, remedy: remedy.to_owned() });
     };
     let lines = text.lines().count();
     if file.ends_with(".rs") && lines > RUST_LINES_MAX {

@@ -60,11 +60,7 @@ impl FolderLock {
     pub(super) fn parse(file: &'static str, text: &str) -> Result<Self, LockError> {
         let mut sums = BTreeMap::new();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !is_comment(line)) {
-            let wrong = |expected| LockError::Line {
-                file,
-                line: index + 1,
-                expected,
-            };
+            let wrong = |expected| LockError::Line { file, line: index + 1, expected };
             let (sum, name) = line.split_once("  ").ok_or_else(|| wrong("`SHA256  NAME`"))?;
             if sum.len() != 64 || !sum.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
                 return Err(wrong("a SHA-256 of 64 lower-case hex digits"));
@@ -91,19 +87,12 @@ impl FolderLock {
 
     /// Compares a folder with the lock: the same names, the same bytes, nothing else.
     pub(super) fn check(&self, folder: &Path) -> Result<(), LockError> {
-        let read = |path: &Path, source| LockError::Read {
-            path: path.into(),
-            source,
-        };
+        let read = |path: &Path, source| LockError::Read { path: path.into(), source };
         let mut differences = Vec::new();
         let mut found = BTreeMap::new();
         for entry in fs::read_dir(folder).map_err(|error| read(folder, error))? {
             let path = entry.map_err(|error| read(folder, error))?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             found.insert(name, path);
         }
         for (name, sum) in &self.sums {
@@ -121,28 +110,19 @@ impl FolderLock {
         if differences.is_empty() {
             return Ok(());
         }
-        Err(LockError::Files {
-            file: self.file,
-            differences: differences.join(", "),
-        })
+        Err(LockError::Files { file: self.file, differences: differences.join(", ") })
     }
 }
 
 /// Checks one file against a subresource integrity text, `sha512-BASE64`.
 pub(super) fn check_sha512(lock: &'static str, integrity: &str, path: &Path) -> Result<(), LockError> {
-    let is = digest::<Sha512>(path).map_err(|source| LockError::Read {
-        path: path.into(),
-        source,
-    })?;
+    let is = digest::<Sha512>(path).map_err(|source| LockError::Read { path: path.into(), source })?;
     let is = format!("sha512-{}", BASE64_STANDARD.encode(is));
     if is == integrity {
         return Ok(());
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    Err(LockError::Files {
-        file: lock,
-        differences: format!("{name} is {is} and should be {integrity}"),
-    })
+    Err(LockError::Files { file: lock, differences: format!("{name} is {is} and should be {integrity}") })
 }
 
 /// Short name of a text: another pin is another folder.
@@ -198,10 +178,7 @@ mod tests {
             (&format!("#\n{A}  x.jar\n{A}  x.jar"), "each name once"),
         ] {
             let error = FolderLock::parse(FILE, text).expect_err(text).to_string();
-            assert!(
-                error.starts_with("test.lock, line 3: ") && error.contains(expected),
-                "{error}"
-            );
+            assert!(error.starts_with("test.lock, line 3: ") && error.contains(expected), "{error}");
         }
     }
 
@@ -225,13 +202,8 @@ mod tests {
         let right = "sha512-H0D8ktokFpR1CXnubPWC8tXX0o4YM13gWrxU0FYOD1MC\
                      hgxlK/CNVgJSql50IQVG82n7u86MEs/HlXsmUv6adQ==";
         check_sha512(FILE, right, &path).expect("the same bytes");
-        let told = check_sha512(FILE, "sha512-AAAA", &path)
-            .expect_err("other bytes")
-            .to_string();
-        assert!(
-            told.ends_with(&format!("file is {right} and should be sha512-AAAA")),
-            "{told}"
-        );
+        let told = check_sha512(FILE, "sha512-AAAA", &path).expect_err("other bytes").to_string();
+        assert!(told.ends_with(&format!("file is {right} and should be sha512-AAAA")), "{told}");
         fs::remove_dir_all(folder).expect("cleaned up");
     }
 }

@@ -33,20 +33,11 @@ pub(super) fn fetch(folder: &Path) -> Result<(), FetchError> {
 }
 
 fn copy_dependencies(pom: &Path, folder: &Path, lock: &FolderLock) -> Result<(), FetchError> {
-    let failed = |source| FetchError::Program {
-        program: "mvn",
-        source,
-    };
+    let failed = |source| FetchError::Program { program: "mvn", source };
     let mut command = Command::new("mvn");
-    command
-        .args(["-B", "dependency:copy-dependencies", "-f"])
-        .arg(pom);
+    command.args(["-B", "dependency:copy-dependencies", "-f"]).arg(pom);
     command.arg(format!("-DoutputDirectory={}", folder.display()));
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
 
     let length = u64::try_from(lock.len()).unwrap_or_default();
     let bar = progress(
@@ -75,19 +66,13 @@ fn copy_dependencies(pom: &Path, folder: &Path, lock: &FolderLock) -> Result<(),
         return Ok(());
     }
     let tail = tail.into_iter().collect::<Vec<_>>().join("\n");
-    Err(FetchError::Download {
-        command: "mvn -B dependency:copy-dependencies".into(),
-        status,
-        tail,
-    })
+    Err(FetchError::Download { command: "mvn -B dependency:copy-dependencies".into(), status, tail })
 }
 
 /// The jar that a line of Maven's output is about: downloaded, or copied from where it was downloaded earlier.
 fn finished_jar(line: &str) -> Option<&str> {
     let about = line.split_once("] ")?.1;
-    let words = about
-        .strip_prefix("Downloaded from ")
-        .or_else(|| about.strip_prefix("Copying "))?;
+    let words = about.strip_prefix("Downloaded from ").or_else(|| about.strip_prefix("Copying "))?;
     words.split([' ', '/']).find(|word| word.ends_with(".jar"))
 }
 
@@ -110,10 +95,7 @@ mod tests {
             "[INFO] Downloaded from main: https://host/com/re2j/1.8/re2j-1.8.jar (10 kB at 9 kB/s)";
         assert_eq!(finished_jar(copied), Some("re2j-1.8.jar"));
         assert_eq!(finished_jar(downloaded), Some("re2j-1.8.jar"));
-        assert_eq!(
-            finished_jar("[INFO] Downloading from main: https://host/re2j-1.8.jar"),
-            None
-        );
+        assert_eq!(finished_jar("[INFO] Downloading from main: https://host/re2j-1.8.jar"), None);
         assert_eq!(finished_jar("[INFO] Scanning for projects..."), None);
     }
 }

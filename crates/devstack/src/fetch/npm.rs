@@ -31,11 +31,7 @@ pub(super) struct Pin {
 impl Pin {
     /// The folder in the cache.
     pub(super) fn folder_name(&self) -> String {
-        format!(
-            "clickhouse-library-{}-{}",
-            self.version,
-            short_hash(&self.integrity)
-        )
+        format!("clickhouse-library-{}-{}", self.version, short_hash(&self.integrity))
     }
 
     fn specifier(&self) -> String {
@@ -45,19 +41,12 @@ impl Pin {
 
 /// The package for the machine that this runs on.
 pub(super) fn pin_of_this_platform() -> Result<Pin, LockError> {
-    pin_of(
-        LOCK,
-        &format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
-    )
+    pin_of(LOCK, &format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH))
 }
 
 fn pin_of(lock: &str, platform: &str) -> Result<Pin, LockError> {
     for (index, line) in lock.lines().enumerate().filter(|(_, line)| !is_comment(line)) {
-        let wrong = |expected| LockError::Line {
-            file: LOCK_FILE,
-            line: index + 1,
-            expected,
-        };
+        let wrong = |expected| LockError::Line { file: LOCK_FILE, line: index + 1, expected };
         let [of, package, version, packed_bytes, integrity] =
             line.split_ascii_whitespace().collect::<Vec<_>>()[..]
         else {
@@ -69,18 +58,10 @@ fn pin_of(lock: &str, platform: &str) -> Result<Pin, LockError> {
         let packed_bytes = packed_bytes.parse().map_err(|_| wrong("a size in bytes"))?;
         if of == platform {
             let [package, version, integrity] = [package, version, integrity].map(str::to_owned);
-            return Ok(Pin {
-                package,
-                version,
-                packed_bytes,
-                integrity,
-            });
+            return Ok(Pin { package, version, packed_bytes, integrity });
         }
     }
-    Err(LockError::Platform {
-        file: LOCK_FILE,
-        platform: platform.into(),
-    })
+    Err(LockError::Platform { file: LOCK_FILE, platform: platform.into() })
 }
 
 /// Has npm download the package, checks it, and unpacks the engine into a folder.
@@ -96,35 +77,17 @@ pub(super) fn fetch(pin: &Pin, folder: &Path) -> Result<(), FetchError> {
 /// `npm pack`, which only downloads, in the way that the user's settings say: registry, proxy, certificates,
 /// credentials.
 fn pack(pin: &Pin, work: &Path) -> Result<PathBuf, FetchError> {
-    let failed = |source| FetchError::Program {
-        program: "npm",
-        source,
-    };
+    let failed = |source| FetchError::Program { program: "npm", source };
     let (download, said) = (work.join("download"), work.join("npm.log"));
     let log = File::create(&said).map_err(FetchError::file("make", &said))?;
     let mut command = Command::new("npm");
-    command.args([
-        "pack",
-        &pin.specifier(),
-        "--ignore-scripts",
-        "--loglevel=error",
-        "--pack-destination",
-    ]);
+    command.args(["pack", &pin.specifier(), "--ignore-scripts", "--loglevel=error", "--pack-destination"]);
     // A cache of its own, which grows with the download: that is the progress, and the user's stays small.
     command.arg(work).arg("--cache").arg(&download).current_dir(work);
     let out = log.try_clone().map_err(FetchError::file("write", &said))?;
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(out)
-        .stderr(log)
-        .spawn()
-        .map_err(failed)?;
+    let mut child = command.stdin(Stdio::null()).stdout(out).stderr(log).spawn().map_err(failed)?;
 
-    let bar = progress(
-        &format!("fetching ClickHouse {} with npm", pin.version),
-        pin.packed_bytes,
-        BYTES,
-    );
+    let bar = progress(&format!("fetching ClickHouse {} with npm", pin.version), pin.packed_bytes, BYTES);
     let status = loop {
         bar.set_position(folder_bytes(&download).min(pin.packed_bytes));
         match child.try_wait().map_err(failed)? {
@@ -136,20 +99,13 @@ fn pack(pin: &Pin, work: &Path) -> Result<PathBuf, FetchError> {
     if !status.success() {
         let tail = fs::read_to_string(&said).unwrap_or_default();
         let command = format!("npm pack {}", pin.specifier());
-        return Err(FetchError::Download {
-            command,
-            status,
-            tail,
-        });
+        return Err(FetchError::Download { command, status, tail });
     }
     let archives = fs::read_dir(work).map_err(FetchError::file("read", work))?;
     let mut archives = archives.flatten().map(|entry| entry.path());
-    archives
-        .find(|path| path.extension().is_some_and(|extension| extension == "tgz"))
-        .ok_or_else(|| FetchError::NotInArchive {
-            archive: format!("what npm fetched for {}", pin.package),
-            file: "*.tgz",
-        })
+    archives.find(|path| path.extension().is_some_and(|extension| extension == "tgz")).ok_or_else(|| {
+        FetchError::NotInArchive { archive: format!("what npm fetched for {}", pin.package), file: "*.tgz" }
+    })
 }
 
 /// Unpacks the engine and the package's description, and nothing else.
@@ -161,9 +117,7 @@ fn unpack(pin: &Pin, archive: &Path, folder: &Path) -> Result<(), FetchError> {
     for entry in archive_reader.entries().map_err(read())? {
         let mut entry = entry.map_err(read())?;
         let path = entry.path().map_err(read())?.into_owned();
-        let wanted = [LIBRARY, DESCRIPTION]
-            .into_iter()
-            .find(|name| path == Path::new("package").join(name));
+        let wanted = [LIBRARY, DESCRIPTION].into_iter().find(|name| path == Path::new("package").join(name));
         if let Some(name) = wanted {
             write(&mut entry, &folder.join(name))?;
         }
@@ -172,10 +126,7 @@ fn unpack(pin: &Pin, archive: &Path, folder: &Path) -> Result<(), FetchError> {
     if folder.join(LIBRARY).is_file() {
         return Ok(());
     }
-    Err(FetchError::NotInArchive {
-        archive: pin.specifier(),
-        file: LIBRARY,
-    })
+    Err(FetchError::NotInArchive { archive: pin.specifier(), file: LIBRARY })
 }
 
 fn write(entry: &mut impl Read, path: &Path) -> Result<(), FetchError> {
@@ -206,35 +157,19 @@ mod tests {
     fn our_lock_pins_an_engine_for_linux() {
         let pin = pin_of(LOCK, "linux-x86_64").expect("our own lock file");
         assert!(pin.packed_bytes > 100_000_000);
-        assert!(
-            pin.folder_name().starts_with("clickhouse-library-26."),
-            "{}",
-            pin.folder_name()
-        );
+        assert!(pin.folder_name().starts_with("clickhouse-library-26."), "{}", pin.folder_name());
     }
 
     #[test]
     fn a_platform_without_an_engine_is_told_what_to_do() {
-        let error = pin_of(LOCK, "plan9-mips")
-            .expect_err("nothing is pinned")
-            .to_string();
-        assert!(
-            error.contains("pins nothing for plan9-mips: install a `clickhouse` binary"),
-            "{error}"
-        );
+        let error = pin_of(LOCK, "plan9-mips").expect_err("nothing is pinned").to_string();
+        assert!(error.contains("pins nothing for plan9-mips: install a `clickhouse` binary"), "{error}");
     }
 
     #[test]
     fn a_line_that_is_not_a_pin_is_refused() {
-        for line in [
-            "linux-x86_64 p 1",
-            "linux-x86_64 p 1 many sha512-x",
-            "linux-x86_64 p 1 2 sha1-x",
-        ] {
-            assert!(
-                matches!(pin_of(line, "linux-x86_64"), Err(LockError::Line { line: 1, .. })),
-                "{line}"
-            );
+        for line in ["linux-x86_64 p 1", "linux-x86_64 p 1 many sha512-x", "linux-x86_64 p 1 2 sha1-x"] {
+            assert!(matches!(pin_of(line, "linux-x86_64"), Err(LockError::Line { line: 1, .. })), "{line}");
         }
     }
 
@@ -246,33 +181,19 @@ mod tests {
         let encoder =
             flate2::write::GzEncoder::new(File::create(&archive).expect("a file"), Default::default());
         let mut builder = tar::Builder::new(encoder);
-        for name in [
-            "package/libchdb.so",
-            "package/package.json",
-            "package/index.js",
-            "libchdb.so.txt",
-        ] {
+        for name in ["package/libchdb.so", "package/package.json", "package/index.js", "libchdb.so.txt"] {
             let mut header = tar::Header::new_gnu();
             header.set_size(1);
             header.set_mode(0o644);
-            builder
-                .append_data(&mut header, name, &b"x"[..])
-                .expect("an entry");
+            builder.append_data(&mut header, name, &b"x"[..]).expect("an entry");
         }
-        builder
-            .into_inner()
-            .and_then(|encoder| encoder.finish())
-            .expect("an archive");
+        builder.into_inner().and_then(|encoder| encoder.finish()).expect("an archive");
 
         let pin = pin_of("p-p pkg 1 1 sha512-x", "p-p").expect("a pin");
         let out = folder.join("out");
         fs::create_dir(&out).expect("a folder");
         unpack(&pin, &archive, &out).expect("unpacked");
-        let mut names: Vec<_> = fs::read_dir(&out)
-            .expect("out")
-            .flatten()
-            .map(|e| e.file_name())
-            .collect();
+        let mut names: Vec<_> = fs::read_dir(&out).expect("out").flatten().map(|e| e.file_name()).collect();
         names.sort();
         assert_eq!(names, [LIBRARY, DESCRIPTION]);
         fs::remove_dir_all(folder).expect("cleaned up");

@@ -41,12 +41,7 @@ pub struct Broker {
 impl Broker {
     pub(super) fn new(index: usize, cluster: &Cluster, folder: &Path) -> Self {
         let folder = folder.join(format!("broker-{}", index + 1));
-        Self {
-            index,
-            cluster: cluster.clone(),
-            folder,
-            process: None,
-        }
+        Self { index, cluster: cluster.clone(), folder, process: None }
     }
 
     /// Where clients connect.
@@ -129,16 +124,8 @@ impl Broker {
             return Ok(());
         }
         let (name, member) = (self.name(), self.cluster.members[self.index]);
-        ports::require_free(
-            &name,
-            member.broker,
-            "give Kafka another port in its configuration",
-        )?;
-        ports::require_free(
-            &name,
-            member.controller,
-            "start again, which picks another controller port",
-        )?;
+        ports::require_free(&name, member.broker, "give Kafka another port in its configuration")?;
+        ports::require_free(&name, member.controller, "start again, which picks another controller port")?;
 
         let logs = self.folder.join("logs");
         fs::create_dir_all(&logs).map_err(StackError::file("make the folder", &logs))?;
@@ -164,43 +151,26 @@ impl Broker {
 
     fn format(&self, properties: &Path, logging: &Path) -> Result<(), StackError> {
         let mut command = self.java(logging);
-        command.args([
-            "kafka.tools.StorageTool",
-            "format",
-            "--cluster-id",
-            CLUSTER_ID,
-            "--config",
-        ]);
+        command.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"]);
         command.arg(properties);
         let name = format!("formatting the storage of {}", self.name());
         let mut process = Process::spawn(&name, &mut command, &self.log())?;
         let log = self.log();
         match process.wait_exit(wait::START_MAX)? {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(StackError::Ended {
-                name,
-                status,
-                log,
-                tail: process.log_tail(wait::TAIL_LINES),
-            }),
+            Some(status) => {
+                Err(StackError::Ended { name, status, log, tail: process.log_tail(wait::TAIL_LINES) })
+            }
             None => {
                 let (address, tail) = (self.address().to_string(), process.log_tail(wait::TAIL_LINES));
-                Err(StackError::Silent {
-                    name,
-                    address,
-                    waited: wait::START_MAX,
-                    log,
-                    tail,
-                })
+                Err(StackError::Silent { name, address, waited: wait::START_MAX, log, tail })
             }
         }
     }
 
     fn java(&self, logging: &Path) -> Command {
         let mut command = Command::new("java");
-        command
-            .arg(format!("-Xmx{}m", self.cluster.heap_mib))
-            .arg("-XX:+UseSerialGC");
+        command.arg(format!("-Xmx{}m", self.cluster.heap_mib)).arg("-XX:+UseSerialGC");
         command.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
         command.arg("-cp").arg(self.cluster.jars.join("*"));
         command
@@ -238,11 +208,7 @@ mod tests {
             controller: SocketAddr::from(([127, 0, 0, 1], port + 1)),
         };
         let members = vec![member(10), member(20), member(30)];
-        let cluster = Cluster {
-            jars: "/jars".into(),
-            heap_mib: 1,
-            members,
-        };
+        let cluster = Cluster { jars: "/jars".into(), heap_mib: 1, members };
         let text = properties_of(&cluster, 1, Path::new("/data/{log_folder}"));
         assert_eq!(text.matches('{').count(), 1, "{text}");
         assert!(text.contains("\nnode.id=2\n"), "{text}");

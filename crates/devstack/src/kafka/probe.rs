@@ -21,10 +21,7 @@ pub fn probe(address: SocketAddr, within: Duration) -> io::Result<()> {
     let answer = ask(address, within, API_VERSIONS, &[])?;
     match answer.first_chunk() {
         Some(code) if i16::from_be_bytes(*code) == 0 => Ok(()),
-        Some(code) => Err(io::Error::other(format!(
-            "kafka error {}",
-            i16::from_be_bytes(*code)
-        ))),
+        Some(code) => Err(io::Error::other(format!("kafka error {}", i16::from_be_bytes(*code)))),
         None => Err(not_kafka()),
     }
 }
@@ -36,10 +33,7 @@ pub fn probe(address: SocketAddr, within: Duration) -> io::Result<()> {
 pub fn brokers_known_by(address: SocketAddr, within: Duration) -> io::Result<usize> {
     let no_topics = 0_u32.to_be_bytes();
     let answer = ask(address, within, METADATA, &no_topics)?;
-    let count = answer
-        .first_chunk()
-        .map(|count| u32::from_be_bytes(*count))
-        .ok_or_else(not_kafka)?;
+    let count = answer.first_chunk().map(|count| u32::from_be_bytes(*count)).ok_or_else(not_kafka)?;
     usize::try_from(count).map_err(|_| not_kafka())
 }
 
@@ -63,11 +57,7 @@ fn ask(address: SocketAddr, within: Duration, api: (u16, u16), body: &[u8]) -> i
     let mut answer = Vec::new();
     let rest = u64::from(length - 4);
     stream.take(rest).read_to_end(&mut answer)?;
-    if u64::try_from(answer.len()).is_ok_and(|length| length == rest) {
-        Ok(answer)
-    } else {
-        Err(not_kafka())
-    }
+    if u64::try_from(answer.len()).is_ok_and(|length| length == rest) { Ok(answer) } else { Err(not_kafka()) }
 }
 
 /// Length, api and version, correlation id, client id with its length, body.
@@ -108,9 +98,7 @@ mod tests {
             let (mut stream, _) = listener.accept().expect("a client");
             let mut request = [0; 22];
             stream.read_exact(&mut request).expect("the request");
-            stream
-                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                .expect("an answer");
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("an answer");
         });
         let error = probe(address, Duration::from_secs(10)).expect_err("it is not Kafka");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);

@@ -13,10 +13,7 @@ use tokio_util::sync::CancellationToken;
 fn config(mqtt: SocketAddr, devices: u32) -> Config {
     Config {
         pace: Pace::Saturate,
-        backoff: Backoff {
-            first: Duration::from_millis(2),
-            max: Duration::from_millis(20),
-        },
+        backoff: Backoff { first: Duration::from_millis(2), max: Duration::from_millis(20) },
         drain: Duration::from_millis(200),
         ..Config::new(mqtt, devices)
     }
@@ -35,32 +32,19 @@ async fn run_until(config: Config, what: &str, enough: impl Fn() -> bool) -> Rep
         .expect("the fleet ends");
     let report = report.expect("a valid configuration");
     let counts = &report.counts;
-    assert_eq!(
-        counts.published,
-        counts.acknowledged + counts.given_up + counts.outstanding
-    );
+    assert_eq!(counts.published, counts.acknowledged + counts.given_up + counts.outstanding);
     assert_eq!((counts.connecting, counts.online), (0, 0));
     assert_eq!(report.acknowledged().count() as u64, counts.acknowledged);
-    assert_eq!(
-        report.unacknowledged().count() as u64,
-        counts.published - counts.acknowledged
-    );
+    assert_eq!(report.unacknowledged().count() as u64, counts.published - counts.acknowledged);
     report
 }
 
 fn acknowledged(report: &Report) -> Vec<(String, u64)> {
-    report
-        .acknowledged()
-        .map(|(device_id, seq)| (device_id.to_string(), seq))
-        .collect()
+    report.acknowledged().map(|(device_id, seq)| (device_id.to_string(), seq)).collect()
 }
 
 fn sendings(responder: &Responder, seq: u64) -> Vec<Seen> {
-    responder
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.seq() == seq)
-        .collect()
+    responder.seen().into_iter().filter(|seen| seen.seq() == seq).collect()
 }
 
 #[tokio::test]
@@ -71,10 +55,7 @@ async fn counts_only_what_was_acknowledged() {
         _ => Answer::Acknowledge(0),
     })
     .await;
-    let config = Config {
-        in_flight: 8,
-        ..config(responder.address, 10)
-    };
+    let config = Config { in_flight: 8, ..config(responder.address, 10) };
     // Held: 1, 4, .., 22; answered between them: 0, 2, 3, .., 21. That is 23 for each device.
     let report = run_until(config, "all windows full", || responder.seen_count() == 230).await;
     assert_eq!(acknowledged(&report), responder.acknowledged());
@@ -85,11 +66,9 @@ async fn counts_only_what_was_acknowledged() {
 
 #[tokio::test]
 async fn the_acknowledged_list_is_exact() {
-    let responder = Responder::start(Welcome::Accept, |seen| {
-        match (seen.device_id.as_str(), seen.seq()) {
-            ("device-000000", 0..2) | ("device-000001", 0..1) => Answer::Acknowledge(0),
-            _ => Answer::Hold,
-        }
+    let responder = Responder::start(Welcome::Accept, |seen| match (seen.device_id.as_str(), seen.seq()) {
+        ("device-000000", 0..2) | ("device-000001", 0..1) => Answer::Acknowledge(0),
+        _ => Answer::Hold,
     })
     .await;
     let config = config(responder.address, 2);
@@ -105,21 +84,12 @@ async fn the_acknowledged_list_is_exact() {
 #[tokio::test]
 async fn a_withheld_puback_is_outstanding_and_not_acknowledged() {
     let responder = Responder::start(Welcome::Accept, |_| Answer::Hold).await;
-    let config = Config {
-        protocol: Protocol::V311,
-        ..config(responder.address, 1)
-    };
+    let config = Config { protocol: Protocol::V311, ..config(responder.address, 1) };
     let report = run_until(config, "one sent", || responder.seen_count() == 1).await;
     assert_eq!((report.counts.outstanding, report.counts.acknowledged), (1, 0));
     assert_eq!(report.acknowledged().count(), 0);
-    assert_eq!(
-        report.unacknowledged().map(|(_, seq)| seq).collect::<Vec<_>>(),
-        [0]
-    );
-    assert_eq!(
-        sendings(&responder, 0)[0].topic,
-        "devices/device-000000/heartbeat"
-    );
+    assert_eq!(report.unacknowledged().map(|(_, seq)| seq).collect::<Vec<_>>(), [0]);
+    assert_eq!(sendings(&responder, 0)[0].topic, "devices/device-000000/heartbeat");
 }
 
 #[tokio::test]
@@ -139,21 +109,14 @@ async fn resends_the_same_bytes_after_a_reconnect() {
             _ => Answer::Hold,
         })
         .await;
-        let config = Config {
-            protocol,
-            session_state: state,
-            in_flight: 2,
-            ..config(responder.address, 1)
-        };
+        let config = Config { protocol, session_state: state, in_flight: 2, ..config(responder.address, 1) };
         let report = run_until(config, "sent on", || responder.acknowledged().len() == 10).await;
         assert_eq!(report.counts.reconnects, 1);
         assert_eq!(report.counts.resent, 2);
         assert_eq!(acknowledged(&report), responder.acknowledged());
         for seq in [2, 3] {
             let sendings = sendings(&responder, seq);
-            let [first, second] = sendings.as_slice() else {
-                panic!("sent {} times", sendings.len())
-            };
+            let [first, second] = sendings.as_slice() else { panic!("sent {} times", sendings.len()) };
             assert_eq!(first.payload, second.payload);
             assert!(!first.dup);
             let same_session = welcome == Welcome::Resume;
@@ -177,20 +140,10 @@ async fn a_negative_puback_is_not_acknowledged() {
         }
     })
     .await;
-    let config = Config {
-        protocol: Protocol::V5,
-        ..config(responder.address, 1)
-    };
+    let config = Config { protocol: Protocol::V5, ..config(responder.address, 1) };
     // The window of one may be taken by a held heartbeat before the refused one goes again: it is kept open.
-    let config = Config {
-        in_flight: 2,
-        stored_max: 2,
-        ..config
-    };
-    let report = run_until(config, "all but 0 acknowledged", || {
-        responder.acknowledged().len() == 5
-    })
-    .await;
+    let config = Config { in_flight: 2, stored_max: 2, ..config };
+    let report = run_until(config, "all but 0 acknowledged", || responder.acknowledged().len() == 5).await;
     let seqs: Vec<_> = report.acknowledged().map(|(_, seq)| seq).collect();
     assert_eq!(seqs, [1, 2, 3, 4, 5]);
     assert_eq!(report.counts.given_up, 1);
@@ -198,11 +151,7 @@ async fn a_negative_puback_is_not_acknowledged() {
     assert_eq!(report.counts.refused[&ReasonCode(0x97)], 2);
     let again = sendings(&responder, 1);
     assert_eq!(again.len(), 3);
-    assert!(
-        again
-            .iter()
-            .all(|seen| seen.payload == again[0].payload && !seen.dup)
-    );
+    assert!(again.iter().all(|seen| seen.payload == again[0].payload && !seen.dup));
     assert_eq!(sendings(&responder, 0).len(), 1);
 }
 
@@ -238,12 +187,7 @@ async fn stops_at_once_when_nothing_is_outstanding() {
     let responder = Responder::start(Welcome::Accept, |_| Answer::Acknowledge(0)).await;
     let drain = Duration::from_secs(3_600);
     let duration = Some(Duration::from_millis(50));
-    let config = Config {
-        drain,
-        duration,
-        in_flight: 4,
-        ..config(responder.address, 8)
-    };
+    let config = Config { drain, duration, in_flight: 4, ..config(responder.address, 8) };
     let report = run_until(config, "nothing", || true).await;
     assert_eq!(report.counts.outstanding, 0);
     assert_eq!(acknowledged(&report), responder.acknowledged());
@@ -253,22 +197,14 @@ async fn stops_at_once_when_nothing_is_outstanding() {
 async fn a_full_store_withholds() {
     let responder = Responder::start(Welcome::Accept, |_| Answer::Hold).await;
     let pace = Pace::Interval(Duration::from_millis(1));
-    let config = Config {
-        pace,
-        in_flight: 2,
-        stored_max: 5,
-        ..config(responder.address, 1)
-    };
+    let config = Config { pace, in_flight: 2, stored_max: 5, ..config(responder.address, 1) };
     let stop = CancellationToken::new();
     let report = run(config, stop.clone(), |snapshot| {
         if snapshot.counts.withheld > 0 {
             stop.cancel();
         }
     });
-    let report = tokio::time::timeout(Duration::from_secs(20), report)
-        .await
-        .expect("ends")
-        .expect("valid");
+    let report = tokio::time::timeout(Duration::from_secs(20), report).await.expect("ends").expect("valid");
     assert_eq!((report.counts.published, report.counts.waiting), (2, 3));
     let json = serde_json::to_value(&report).expect("JSON");
     assert_eq!(json["outstanding"], 2);
@@ -281,10 +217,7 @@ async fn a_server_that_falls_silent_is_left() {
         _ => Answer::Acknowledge(0),
     })
     .await;
-    let config = Config {
-        reply_timeout: Duration::from_millis(50),
-        ..config(responder.address, 1)
-    };
+    let config = Config { reply_timeout: Duration::from_millis(50), ..config(responder.address, 1) };
     let report = run_until(config, "on again", || !responder.acknowledged().is_empty()).await;
     assert!(report.counts.lost.silent >= 1);
     assert_eq!(sendings(&responder, 0).len(), 2);
@@ -297,10 +230,7 @@ async fn a_disconnect_of_the_server_is_counted_by_its_reason() {
         _ => Answer::Acknowledge(0),
     })
     .await;
-    let config = Config {
-        protocol: Protocol::V5,
-        ..config(responder.address, 1)
-    };
+    let config = Config { protocol: Protocol::V5, ..config(responder.address, 1) };
     let report = run_until(config, "on again", || !responder.acknowledged().is_empty()).await;
     assert_eq!(report.counts.disconnected[&ReasonCode(0x8b)], 1);
     let json = serde_json::to_value(&report).expect("JSON");
@@ -311,11 +241,7 @@ async fn a_disconnect_of_the_server_is_counted_by_its_reason() {
 async fn a_device_with_nothing_to_say_pings() {
     let responder = Responder::start(Welcome::Accept, |_| Answer::Acknowledge(0)).await;
     let pace = Pace::Interval(Duration::from_secs(3_600));
-    let config = Config {
-        pace,
-        keep_alive: Duration::from_secs(1),
-        ..config(responder.address, 2)
-    };
+    let config = Config { pace, keep_alive: Duration::from_secs(1), ..config(responder.address, 2) };
     let report = run_until(config, "each pings", || responder.pings() >= 2).await;
     assert_eq!(report.counts.reconnects, 0);
 }

@@ -85,11 +85,7 @@ impl Responder {
         let state = Arc::new(State::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, welcome, Arc::new(decide), state.clone()));
-        Responder {
-            address,
-            state,
-            _tasks: tasks,
-        }
+        Responder { address, state, _tasks: tasks }
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -161,13 +157,10 @@ async fn serve(
             return Ok(());
         }
         if codec.is_none() {
-            codec = VersionCodec
-                .decode(&mut inbound)
-                .expect("CONNECT")
-                .map(|version| match version {
-                    ProtocolVersion::MQTT3 => MqttCodec::V3(v3::Codec::new(0)),
-                    ProtocolVersion::MQTT5 => MqttCodec::V5(v5::Codec::new(0, 0)),
-                });
+            codec = VersionCodec.decode(&mut inbound).expect("CONNECT").map(|version| match version {
+                ProtocolVersion::MQTT3 => MqttCodec::V3(v3::Codec::new(0)),
+                ProtocolVersion::MQTT5 => MqttCodec::V5(v5::Codec::new(0, 0)),
+            });
         }
         let Some(codec) = &mut codec else { continue };
         while let Some((packet, _)) = codec.decode(&mut inbound).expect("a well-formed packet") {
@@ -236,43 +229,23 @@ async fn serve(
 
 fn connack(v5: bool, session_present: bool, refuse: bool) -> MqttPacket {
     if v5 {
-        let reason_code = if refuse {
-            v5::ConnectAckReason::ServerUnavailable
-        } else {
-            v5::ConnectAckReason::Success
-        };
-        MqttPacket::V5(
-            v5::ConnectAck {
-                session_present,
-                reason_code,
-                ..v5::ConnectAck::default()
-            }
-            .into(),
-        )
+        let reason_code =
+            if refuse { v5::ConnectAckReason::ServerUnavailable } else { v5::ConnectAckReason::Success };
+        MqttPacket::V5(v5::ConnectAck { session_present, reason_code, ..v5::ConnectAck::default() }.into())
     } else {
         let return_code = if refuse {
             v3::ConnectAckReason::ServiceUnavailable
         } else {
             v3::ConnectAckReason::ConnectionAccepted
         };
-        MqttPacket::V3(v3::Packet::ConnectAck(v3::ConnectAck {
-            return_code,
-            session_present,
-        }))
+        MqttPacket::V3(v3::Packet::ConnectAck(v3::ConnectAck { return_code, session_present }))
     }
 }
 
 fn puback(v5: bool, packet_id: NonZeroU16, reason: u8) -> MqttPacket {
     if v5 {
         let reason_code = reason.try_into().expect("a PUBACK reason code");
-        MqttPacket::V5(
-            v5::PublishAck {
-                packet_id,
-                reason_code,
-                ..v5::PublishAck::default()
-            }
-            .into(),
-        )
+        MqttPacket::V5(v5::PublishAck { packet_id, reason_code, ..v5::PublishAck::default() }.into())
     } else {
         MqttPacket::V3(v3::Packet::PublishAck { packet_id })
     }

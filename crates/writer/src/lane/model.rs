@@ -15,10 +15,7 @@ use super::{Lane, Step};
 use crate::batch::{Batch, Limits};
 use crate::row::Input;
 
-const ID: Id = Id {
-    stream: Stream::Events,
-    partition: Partition(0),
-};
+const ID: Id = Id { stream: Stream::Events, partition: Partition(0) };
 
 /// What the world does next.
 #[derive(Clone, Copy, Debug)]
@@ -61,9 +58,7 @@ struct World {
 impl World {
     fn new(records: usize, rows: usize) -> Self {
         Self {
-            log: (0..records)
-                .map(|number| number.to_string().into_bytes())
-                .collect(),
+            log: (0..records).map(|number| number.to_string().into_bytes()).collect(),
             committed: None,
             landed: BTreeMap::new(),
             tokens: BTreeSet::new(),
@@ -73,11 +68,7 @@ impl World {
             commit: None,
             insert: None,
             now: Instant::now(),
-            limits: Limits {
-                rows,
-                bytes: usize::MAX,
-                age: Duration::from_secs(1),
-            },
+            limits: Limits { rows, bytes: usize::MAX, age: Duration::from_secs(1) },
         }
     }
 
@@ -147,12 +138,7 @@ impl World {
             return;
         };
         let offset = Offset(i64::try_from(self.next).expect("few"));
-        let input = Input {
-            lane: ID,
-            offset,
-            produced_at_ms: 0,
-            payload,
-        };
+        let input = Input { lane: ID, offset, produced_at_ms: 0, payload };
         self.next += 1;
         let taken = self.lane.take(&input, &self.limits, self.now);
         assert_eq!(taken.gap, None);
@@ -183,21 +169,14 @@ impl World {
         // A commit that was sent may be lost.
         self.commit = None;
         self.lane = lane(self.committed.as_ref());
-        self.next = self
-            .committed
-            .as_ref()
-            .map_or(0, |commit| usize::try_from(commit.next.0).expect("positive"));
+        self.next =
+            self.committed.as_ref().map_or(0, |commit| usize::try_from(commit.next.0).expect("positive"));
     }
 
     fn settle(&mut self) {
         for _ in 0..self.log.len() * 8 + 32 {
-            for event in [
-                Event::Read(3),
-                Event::Time,
-                Event::CommitTaken,
-                Event::Landed,
-                Event::LateLanding,
-            ] {
+            for event in [Event::Read(3), Event::Time, Event::CommitTaken, Event::Landed, Event::LateLanding]
+            {
                 self.happen(event);
             }
         }
@@ -205,9 +184,7 @@ impl World {
 }
 
 fn lane(committed: Option<&Commit>) -> Lane {
-    let start = committed.map_or(Start::Oldest, |commit| {
-        Start::Committed(commit.next, commit.note.clone())
-    });
+    let start = committed.map_or(Start::Oldest, |commit| Start::Committed(commit.next, commit.note.clone()));
     Lane::new(&Assigned { lane: ID, start }).expect("a note of our own")
 }
 
@@ -250,22 +227,9 @@ proptest! {
 
 #[test]
 fn what_kafka_dropped_is_told_as_a_gap() {
-    let mut lane = lane(Some(&Commit {
-        lane: ID,
-        next: Offset(10),
-        note: String::new(),
-    }));
-    let limits = Limits {
-        rows: 10,
-        bytes: usize::MAX,
-        age: Duration::from_secs(1),
-    };
-    let input = Input {
-        lane: ID,
-        offset: Offset(14),
-        produced_at_ms: 0,
-        payload: b"",
-    };
+    let mut lane = lane(Some(&Commit { lane: ID, next: Offset(10), note: String::new() }));
+    let limits = Limits { rows: 10, bytes: usize::MAX, age: Duration::from_secs(1) };
+    let input = Input { lane: ID, offset: Offset(14), produced_at_ms: 0, payload: b"" };
     let gap = lane.take(&input, &limits, Instant::now()).gap.expect("a gap");
     assert_eq!((gap.first, gap.last), (Offset(10), Offset(13)));
 }
