@@ -149,10 +149,10 @@ impl World {
         match step {
             None => {}
             Some(Step::Commit(commit)) => {
-                assert!(self.commit.replace(commit).is_none(), "two commits under way")
+                assert!(self.commit.replace(commit).is_none(), "two commits under way");
             }
             Some(Step::Insert(batch)) => {
-                assert!(self.insert.replace(batch).is_none(), "two inserts under way")
+                assert!(self.insert.replace(batch).is_none(), "two inserts under way");
             }
         }
     }
