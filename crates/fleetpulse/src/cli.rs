@@ -43,9 +43,24 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Report every mistake in the settings; exit code 64 if there is one.
-    Check,
+    Check {
+        /// Look at what this command needs alone.
+        #[arg(value_enum, default_value_t = Scope::All)]
+        scope: Scope,
+    },
     /// Print an example file with every setting, its meaning and its default.
     Example,
+}
+
+/// Which settings are checked.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Scope {
+    /// What `fleetpulse gateway` needs.
+    Gateway,
+    /// What `fleetpulse writer` needs.
+    Writer,
+    /// Everything.
+    All,
 }
 
 /// How devices behave.

@@ -12,7 +12,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command, ConfigCommand};
+use cli::{Cli, Command, ConfigCommand, Scope};
+use roles::Role;
 use settings::{Invalid, Settings};
 
 /// A setting is wrong (`EX_USAGE`).
@@ -38,13 +39,18 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let load = || Settings::load(cli.config.as_deref(), std::env::vars(), &cli.set);
     match cli.command {
-        Command::Gateway => roles::run(load()?, &[roles::Role::Gateway]),
-        Command::Writer => roles::run(load()?, &[roles::Role::Writer]),
-        Command::All => roles::run(load()?, &[roles::Role::Gateway, roles::Role::Writer]),
+        Command::Gateway => roles::run(load()?, &[Role::Gateway]),
+        Command::Writer => roles::run(load()?, &[Role::Writer]),
+        Command::All => roles::run(load()?, &[Role::Gateway, Role::Writer]),
         Command::Migrate => roles::migrate(&load()?),
         Command::Simulate(flags) => simulate::run(&flags),
-        Command::Config(ConfigCommand::Check) => {
-            load()?.validate(&settings::ALL_SECTIONS)?;
+        Command::Config(ConfigCommand::Check { scope }) => {
+            let roles: &[Role] = match scope {
+                Scope::Gateway => &[Role::Gateway],
+                Scope::Writer => &[Role::Writer],
+                Scope::All => &[Role::Gateway, Role::Writer],
+            };
+            load()?.validate(&roles::sections(roles))?;
             println!("the settings are valid");
             Ok(ExitCode::SUCCESS)
         }

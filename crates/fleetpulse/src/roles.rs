@@ -18,8 +18,8 @@ pub(crate) enum Role {
     Writer,
 }
 
-/// Runs roles until SIGTERM or Ctrl-C. The gateway stops first, so that a writer beside it can still store what it took.
-pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode> {
+/// The settings that roles need.
+pub(crate) fn sections(roles: &[Role]) -> Vec<Section> {
     let mut sections = vec![Section::Log, Section::Kafka];
     for role in roles {
         match role {
@@ -27,7 +27,12 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
             Role::Writer => sections.extend([Section::Clickhouse, Section::Writer]),
         }
     }
-    settings.validate(&sections)?;
+    sections
+}
+
+/// Runs roles until SIGTERM or Ctrl-C. The gateway stops first, so that a writer beside it can still store what it took.
+pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode> {
+    settings.validate(&sections(roles))?;
     ops::log::install(&settings.log);
     let metrics = ops::metrics::install()?;
     let both = roles.len() > 1;

@@ -13,8 +13,8 @@ use toml::{Table, Value};
 /// The example file: every setting with its meaning and its default.
 pub(crate) const EXAMPLE: &str = include_str!("../../../deploy/fleetpulse.toml");
 
-/// Every section.
-pub(crate) const ALL_SECTIONS: [Section; 5] =
+#[cfg(test)]
+const ALL_SECTIONS: [Section; 5] =
     [Section::Log, Section::Kafka, Section::Clickhouse, Section::Gateway, Section::Writer];
 
 const ENVIRONMENT_PREFIX: &str = "FLEETPULSE_";

@@ -31,7 +31,7 @@ mod session;
 mod unacknowledged;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bus::Producer;
 use event::{Millis, NodeId};
@@ -68,7 +68,7 @@ pub enum RunError {
 }
 
 /// Runs a gateway until `stop`; then stops accepting, lets what is in flight be acknowledged, ends every session
-/// with its presence event and returns, all within [`Config::shutdown_grace_ms`] and Kafka's last flush.
+/// with its presence event and returns, all within [`Config::shutdown_grace_ms`].
 ///
 /// # Errors
 /// Where it cannot start.
@@ -104,6 +104,7 @@ pub async fn run(
     listening.set(false);
 
     connections.close();
+    let stopping_since = Instant::now();
     if tokio::time::timeout(grace, connections.wait()).await.is_err() {
         tracing::warn!(
             left = connections.len(),
@@ -113,7 +114,9 @@ pub async fn run(
     background.cancel();
     tasks.close();
     tasks.wait().await;
-    let flushed = tokio::task::spawn_blocking(move || producer.flush(grace)).await;
+    // What no connection waits for: QoS 0, and what its device has given up on.
+    let left = grace.saturating_sub(stopping_since.elapsed()).max(Duration::from_millis(100));
+    let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
     tracing::info!(?flushed, "gateway stopped");
     Ok(())
 }

@@ -23,12 +23,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Must build where there is no C compiler: so none of the others.
     ("xtask", &["devstack"]),
     ("system-tests", &["*"]),
+    ("benches", &["decode", "event"]),
 ];
 
 /// Crates that any crate's tests may use.
 const FOR_TESTS: &[&str] = &["devstack"];
 
-/// Who may use a foreign API. Whole-system tests look from outside, and may use all.
+/// Who may use a foreign API. Whole-system tests and benches look from outside, and may use all.
 const OWNERS: &[(&str, &[&str])] = &[
     ("rdkafka", &["bus"]),
     ("clickhouse", &["store"]),
@@ -38,7 +39,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("protox", &["event"]),
     ("axum", &["ops"]),
 ];
-const OUTSIDERS: &[&str] = &["system-tests"];
+const OUTSIDERS: &[&str] = &["system-tests", "benches"];
 
 /// The one crate that may have unsafe code, and so its own lints.
 const UNSAFE: &str = "chserver";
