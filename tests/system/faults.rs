@@ -1,6 +1,6 @@
 //! Services that hang and processes that are killed: nothing acknowledged is lost, nothing stands twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -40,37 +40,46 @@ impl Fleet {
         Self { stop, thread }
     }
 
-    /// Stops it and waits for what is outstanding; then every acknowledged heartbeat has to stand in the table exactly
-    /// once, without help from FINAL.
+    /// Stops it and waits for what is outstanding. Then every acknowledged heartbeat has to stand in the table, once for a
+    /// reader; and every record on Kafka has to stand there once, as nothing was merged.
     fn verify(self, pipeline: &Pipeline) -> Result<usize> {
         self.stop.cancel();
         let report = self.thread.join().map_err(|_| anyhow!("the fleet panicked"))??;
         let acknowledged: BTreeSet<(String, u64)> =
             report.acknowledged().map(|(device, sequence)| (device.to_string(), sequence)).collect();
         ensure!(!acknowledged.is_empty(), "nothing was acknowledged");
-        let question = "SELECT device_id, sequence, count() FROM heartbeats WHERE device_id LIKE 'device-%' GROUP BY ALL";
-        eventually("every acknowledged heartbeat in the table, once", || {
-            let rows = pipeline.ask(question)?;
-            let mut stored = BTreeSet::new();
-            for row in rows.lines() {
-                let mut columns = row.split('\t');
-                let device = columns.next().context("a device")?.to_owned();
-                let sequence: u64 = columns.next().context("a number")?.parse()?;
-                let count = columns.next().context("a count")?;
-                ensure!(count == "1", "{device} {sequence} stands {count} times");
-                stored.insert((device, sequence));
-            }
-            let missing: Vec<_> = acknowledged.difference(&stored).take(3).collect();
+        let stored = eventually("every acknowledged heartbeat in the table", || {
+            let stored = stored(pipeline)?;
+            let missing: Vec<_> =
+                acknowledged.iter().filter(|heartbeat| !stored.contains_key(heartbeat)).collect();
             ensure!(
                 missing.is_empty(),
-                "{} acknowledged, {} stored; missing: {missing:?} ...",
+                "{} of {} are missing: {:?} ...",
+                missing.len(),
                 acknowledged.len(),
-                stored.len()
+                missing[0]
             );
-            Ok(Some(()))
+            Ok(Some(stored))
         })?;
+        let doubled = stored.iter().find(|(_, count)| **count != 1);
+        ensure!(doubled.is_none(), "{doubled:?} stands more than once for a reader");
+        let records = pipeline
+            .ask("SELECT count() = uniqExact(kafka_partition, kafka_offset), count() FROM heartbeats")?;
+        ensure!(records.starts_with("1\t"), "of {records} rows some are of the same record");
         Ok(acknowledged.len())
     }
+}
+
+/// What a reader finds: how often each heartbeat of the fleet stands in the table.
+fn stored(pipeline: &Pipeline) -> Result<BTreeMap<(String, u64), u64>> {
+    let question = "SELECT device_id, sequence, count() FROM heartbeats FINAL WHERE device_id LIKE 'device-%' GROUP BY ALL";
+    let rows = pipeline.ask(question)?;
+    let row = |row: &str| {
+        let mut columns = row.split('\t');
+        let mut next = || columns.next().context("three columns");
+        Ok(((next()?.to_owned(), next()?.parse()?), next()?.parse()?))
+    };
+    rows.lines().map(row).collect()
 }
 
 fn rows(pipeline: &Pipeline) -> Result<u64> {
@@ -215,6 +224,7 @@ fn a_clickhouse_that_is_killed_neither_loses_nor_doubles() -> Result<()> {
         clickhouse.kill()?;
         std::thread::park_timeout(Duration::from_secs(1));
         clickhouse.start_again()?;
+        pipeline.stop_merges()?;
     }
     more_rows(&pipeline)?;
     fleet.verify(&pipeline)?;

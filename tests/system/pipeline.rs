@@ -71,9 +71,16 @@ impl Pipeline {
             gateway_operations,
             writer_operations,
         };
+        pipeline.stop_merges()?;
         pipeline.await_gateway()?;
         pipeline.await_writer()?;
         Ok(pipeline)
+    }
+
+    /// Keeps every row that was inserted, so that one that was inserted twice is seen twice. ClickHouse forgets this when it is
+    /// started again.
+    pub(crate) fn stop_merges(&self) -> Result<()> {
+        self.ask("SYSTEM STOP MERGES heartbeats").map(drop)
     }
 
     /// Starts the writer again, after it was stopped or killed, and waits until it has partitions.

@@ -140,7 +140,9 @@ impl Consumer {
             .set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES)
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "200")
-            .set("statistics.interval.ms", "5000");
+            .set("statistics.interval.ms", "5000")
+            // Bounds how long a commit, and so a rebalance or a stop, waits for a broker that hangs.
+            .set("socket.timeout.ms", "10000");
         if !instance_id.is_empty() {
             client.set("group.instance.id", instance_id);
         }
@@ -247,10 +249,13 @@ impl Consumer {
             Some(Event::Committed(lanes, result)) => Ok(Some(Polled::Committed(lanes, result))),
             Some(Event::Assign(partitions)) => {
                 match self.client.committed_offsets(partitions.clone(), POSITIONS_TIMEOUT) {
-                    Ok(positions) => self.assign(&positions).map(Some),
-                    Err(error) => {
+                    Ok(positions) if positions.elements().iter().all(|element| element.error().is_ok()) => {
+                        self.assign(&positions).map(Some)
+                    }
+                    unknown => {
+                        let error = unknown.err();
                         // Not read before the position is known: the assignment waits, and is tried again.
-                        tracing::warn!(%error, "kafka did not tell the committed positions, asking again");
+                        tracing::warn!(?error, "kafka did not tell the committed positions, asking again");
                         self.client.context().put_back(Event::Assign(partitions));
                         Ok(None)
                     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ impl Producer {
     pub fn new(config: &Config) -> Result<Self, ClientError> {
         // Our window is the limit. librdkafka's own queue is twice as large, so that it never is.
         let queue_messages = u64::from(config.in_flight_messages_max) * 2;
-        let queue_kbytes = (u64::from(config.in_flight_bytes_max) * 2 / 1024).min(2_097_151);
+        let queue_kbytes = (u64::from(config.in_flight_bytes_max) * 2 / 1024).min(2_147_483_647);
         let client = config
             .client()
             .set("enable.idempotence", "true")
@@ -70,7 +70,7 @@ impl Producer {
             )
             // The partitioner of every JVM client: other producers and readers find a device in the same partition.
             .set("partitioner", "murmur2_random")
-            .create_with_context(Reports)
+            .create_with_context(Reports::default())
             .map_err(|source| config.client_error(source))?;
         Ok(Self {
             client: Arc::new(client),
@@ -121,6 +121,18 @@ impl Producer {
         }
     }
 
+    /// Why this producer can never send again, if so: librdkafka found that it cannot keep order and uniqueness any more.
+    pub(crate) fn broken(&self) -> Option<Broken> {
+        let (code, reason) = self.client.client().fatal_error()?;
+        Some(Broken { code, reason })
+    }
+
+    /// Whether Kafka refused or missed a record within the last `span`.
+    pub(crate) fn failed_within(&self, span: Duration) -> bool {
+        let failed_at = self.client.context().failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        failed_at.is_some_and(|at| at.elapsed() < span)
+    }
+
     /// Whether Kafka answers for both topics. Blocks the thread, at most twice `timeout`.
     pub(crate) fn answers(&self, timeout: Duration) -> Result<(), KafkaError> {
         for topic in [&*self.events_topic, &*self.dead_letters_topic] {
@@ -146,6 +158,14 @@ pub enum Flushed {
         /// Records whose delivery was not reported.
         messages: usize,
     },
+}
+
+/// The producer is broken for good; a new one, with the next start of the process, is not.
+#[derive(Debug, thiserror::Error)]
+#[error("the kafka producer is broken for good: {reason} ({code})")]
+pub struct Broken {
+    code: RDKafkaErrorCode,
+    reason: String,
 }
 
 /// The record could not be queued.
@@ -215,7 +235,10 @@ struct Flight {
 }
 
 /// Receives the delivery reports, on the producer's own thread.
-struct Reports;
+#[derive(Default)]
+struct Reports {
+    failed_at: Mutex<Option<Instant>>,
+}
 
 impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -245,6 +268,7 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
                 metrics::histogram!("fleetpulse_bus_delivery_seconds").record(sent_at.elapsed());
             }
             Err(error) => {
+                *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 metrics::counter!("fleetpulse_bus_delivery_failures_total", "stream" => stream, "reason" => error.reason())
                     .increment(1);
             }

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{Config, Shared, connection};
+use crate::{Config, Shared, connection, presence};
 
 /// Files that a gateway opens beside its connections: Kafka, metrics, logs.
 const OTHER_FILES: u64 = 128;
@@ -82,10 +83,7 @@ pub(crate) async fn accept(
             Ok((stream, peer)) => match places.clone().try_acquire_owned() {
                 Ok(place) => {
                     let (shared, stop) = (shared.clone(), stop.clone());
-                    connections.spawn(async move {
-                        serve(stream, peer, &shared, stop).await;
-                        drop(place);
-                    });
+                    connections.spawn(async move { serve(stream, peer, &shared, stop, place).await });
                 }
                 Err(_full) => shared.meter.refused("connections_max"),
             },
@@ -98,11 +96,38 @@ pub(crate) async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, shared: &Shared, stop: CancellationToken) {
+async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+    stop: CancellationToken,
+    place: OwnedSemaphorePermit,
+) {
     shared.meter.connections.increment(1);
-    // An answer of four bytes does not wait for another.
-    if stream.set_nodelay(true).is_ok() {
-        connection::serve(stream, peer, shared, stop).await;
-    }
+    let served = match prepare(&stream) {
+        Ok(()) => connection::serve(stream, peer, shared, stop).await,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "the connection is gone already");
+            None
+        }
+    };
     shared.meter.connections.decrement(1);
+    let Some((session, end)) = served else { return };
+    // The place is free for the next connection while the end of this one is stored. As many may wait so as there are
+    // places; one more keeps its place.
+    let departure = shared.departures.clone().try_acquire_owned();
+    let place = if departure.is_ok() { None } else { Some(place) };
+    presence::disconnected(&session, shared, &end).await;
+    drop((place, departure));
+}
+
+/// An answer of four bytes does not wait for another; a peer that is gone without a word is noticed within minutes, also
+/// where MQTT's own keep alive is off.
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(120))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(20))?;
+    sockopt::set_tcp_keepcnt(stream, 3)?;
+    Ok(())
 }

@@ -23,7 +23,7 @@ pub struct Config {
     /// radio. Range 100 to 120,000.
     pub connect_timeout_ms: u32,
     /// Largest MQTT packet, bytes. Default 65,536: a heartbeat has some hundred bytes, a drained buffer some
-    /// thousand. Range 1,024 to 1,048,576.
+    /// thousand. Range 1,024 to 900,000: Kafka takes records up to a million.
     pub packet_bytes_max: u32,
     /// Most publishes of one connection that wait for Kafka; the MQTT 5 Receive Maximum. Default 64: enough to
     /// drain a buffer over a slow link, too few for one device to crowd out others. Range 1 to 65,535.
@@ -34,7 +34,8 @@ pub struct Config {
     /// that orchestrators give. Range 100 to 600,000.
     pub shutdown_grace_ms: u32,
     /// How old a device's clock may say a heartbeat is, hours, before it is not believed. Default 9,600 (400 days):
-    /// a device that was stored over the winter. Range 1 to 876,000.
+    /// a device that was stored over the winter. Range 1 to 43,800
+    /// (five years: an insert may touch a hundred months of usage, not more).
     pub clock_past_max_hours: u32,
     /// How far ahead of ours a device's clock may be, hours. Default 24: a wrong time zone. Range 0 to 8,760.
     pub clock_future_max_hours: u32,
@@ -82,11 +83,11 @@ impl Config {
             )
             .within("connections_max", self.connections_max, 1..=1_000_000)
             .within("connect_timeout_ms", self.connect_timeout_ms, 100..=120_000)
-            .within("packet_bytes_max", self.packet_bytes_max, 1_024..=1_048_576)
+            .within("packet_bytes_max", self.packet_bytes_max, 1_024..=900_000)
             .within("in_flight_per_connection_max", self.in_flight_per_connection_max, 1..=u16::MAX)
             .within("write_timeout_ms", self.write_timeout_ms, 100..=120_000)
             .within("shutdown_grace_ms", self.shutdown_grace_ms, 100..=600_000)
-            .within("clock_past_max_hours", self.clock_past_max_hours, 1..=876_000)
+            .within("clock_past_max_hours", self.clock_past_max_hours, 1..=43_800)
             .within("clock_future_max_hours", self.clock_future_max_hours, 0..=8_760)
             .done()
     }

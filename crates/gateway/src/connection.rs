@@ -45,9 +45,15 @@ impl End {
     }
 }
 
-/// Serves one connection: handshake, session, presence. Ends by itself, when another connection takes the device
-/// over, or on `stop`.
-pub(crate) async fn serve<S>(mut stream: S, peer: SocketAddr, shared: &Shared, stop: CancellationToken)
+/// Serves one connection from its handshake to its last packet. Ends by itself, when another connection takes the device over,
+/// or on `stop`. What comes back is the session that was, if there was one, and how it ended: to be told by
+/// [`presence::disconnected`].
+pub(crate) async fn serve<S>(
+    mut stream: S,
+    peer: SocketAddr,
+    shared: &Shared,
+    stop: CancellationToken,
+) -> Option<(Session, End)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -57,35 +63,28 @@ where
         Err(error) => {
             shared.meter.refused(error.reason());
             tracing::debug!(%peer, error = &error as &dyn std::error::Error, "no session");
-            return;
+            return None;
         }
     };
     shared.meter.sessions.increment(1);
-    let connected = tokio::select! {
-        () = end.cancelled() => None,
-        connected = presence::connected(&session, shared) => Some(connected),
+    let mut connection = Connection {
+        stream,
+        wire,
+        inbox,
+        outbox,
+        idle: Idle::new(session.keep_alive_s),
+        session: &mut session,
+        shared,
+        unacknowledged: Unacknowledged::default(),
+        parked: None,
+        draining: false,
     };
-    let ended = match connected {
-        None => End::new(Reason::ServerShuttingDown, Goodbye::ServerShuttingDown),
-        Some(Err(error)) => End::new(Reason::StoreUnavailable, None).because(&error),
-        Some(Ok(delivery)) => {
-            let mut unacknowledged = Unacknowledged::default();
-            unacknowledged.push(delivery, Answer::Nothing);
-            let connection = Connection {
-                stream,
-                wire,
-                inbox,
-                outbox,
-                idle: Idle::new(session.keep_alive_s),
-                session: &mut session,
-                shared,
-                unacknowledged,
-                parked: None,
-                draining: false,
-            };
-            connection.run(&stop, &end).await
-        }
+    let ended = match connection.announce(&stop, &end).await {
+        Ok(()) => connection.run(&stop, &end).await,
+        Err(ended) => ended,
     };
+    connection.say_goodbye(&ended).await;
+    drop(connection);
     shared.directory.leave(&session.device_id, session.id);
     shared.meter.sessions.decrement(1);
     shared.meter.ended(ended.reason);
@@ -95,7 +94,7 @@ where
             reason = event::disconnect_reason_name(ended.reason), detail = ended.detail, "session ended"
         );
     }
-    presence::disconnected(&session, shared, &ended).await;
+    Some((session, ended))
 }
 
 async fn greet<S>(
@@ -161,24 +160,35 @@ impl<S> Connection<'_, S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    async fn run(mut self, stop: &CancellationToken, end: &CancellationToken) -> End {
+    /// Sends the session's `Connected` event: the first of what waits for Kafka.
+    async fn announce(&mut self, stop: &CancellationToken, end: &CancellationToken) -> Result<(), End> {
+        let connected = tokio::select! {
+            () = end.cancelled() => return Err(asked_to_end(stop)),
+            connected = presence::connected(self.session, self.shared) => connected,
+        };
+        let delivery = connected
+            .map_err(|error| End::new(Reason::StoreUnavailable, Goodbye::ServerBusy).because(&error))?;
+        self.unacknowledged.push(delivery, Answer::Nothing);
+        Ok(())
+    }
+
+    /// Goes on until the session ends.
+    async fn run(&mut self, stop: &CancellationToken, end: &CancellationToken) -> End {
         // A client need not wait for CONNACK before it publishes.
         let mut done = self.take_packets();
-        let ended = loop {
+        loop {
             if let Err(ended) = done {
-                break ended;
+                return ended;
             }
             if let Err(ended) = self.flush().await {
-                break ended;
+                return ended;
             }
             if self.draining && self.unacknowledged.is_empty() && self.parked.is_none() {
-                break End::new(Reason::ServerShuttingDown, Goodbye::ServerShuttingDown);
+                return asked_to_end(stop);
             }
             let action = self.select(end).await;
             done = self.apply(action, stop);
-        };
-        self.say_goodbye(&ended).await;
-        ended
+        }
     }
 
     /// Waits for what comes first. Cancel safe.
@@ -233,7 +243,7 @@ where
                 self.draining = true;
                 Ok(())
             }
-            Action::Ended => Err(End::new(Reason::TakenOver, Goodbye::TakenOver)),
+            Action::Ended => Err(asked_to_end(stop)),
         }
     }
 
@@ -403,6 +413,15 @@ where
             let _unheard = self.flush().await;
         }
         let _unheard = self.stream.shutdown().await;
+    }
+}
+
+/// Why a session is ended from outside.
+fn asked_to_end(stop: &CancellationToken) -> End {
+    if stop.is_cancelled() {
+        End::new(Reason::ServerShuttingDown, Goodbye::ServerShuttingDown)
+    } else {
+        End::new(Reason::TakenOver, Goodbye::TakenOver)
     }
 }
 

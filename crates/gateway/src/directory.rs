@@ -9,18 +9,25 @@ use tokio_util::sync::CancellationToken;
 /// The sessions of this node, by device. Bounded by the connections of the node.
 #[derive(Default)]
 pub(crate) struct Directory {
-    holders: Mutex<HashMap<DeviceId, Holder>>,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Default)]
+struct Entries {
+    holders: HashMap<DeviceId, Holder>,
+    /// When the latest session of all was entered: the node's clock may be set back, the order of sessions may not.
+    latest: Option<Millis>,
 }
 
 struct Holder {
     session_id: SessionId,
-    connected_at: Millis,
     taken_over: CancellationToken,
 }
 
 impl Directory {
     /// Enters a session; the one that held the device is told that it was taken over. Returns when the new session
-    /// counts as connected: `at`, or just after the old one, so that of two sessions the newer is always the later.
+    /// counts as connected: `at`, or just after the latest one of this node, so that of two sessions of a device the
+    /// newer is always the later.
     pub(crate) fn enter(
         &self,
         device_id: &DeviceId,
@@ -28,13 +35,10 @@ impl Directory {
         at: Millis,
         taken_over: CancellationToken,
     ) -> Millis {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        let connected_at = match holders.get(device_id) {
-            Some(old) => at.max(Millis(old.connected_at.0 + 1)),
-            None => at,
-        };
-        let holder = Holder { session_id, connected_at, taken_over };
-        if let Some(old) = holders.insert(device_id.clone(), holder) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let connected_at = entries.latest.map_or(at, |latest| at.max(Millis(latest.0 + 1)));
+        entries.latest = Some(connected_at);
+        if let Some(old) = entries.holders.insert(device_id.clone(), Holder { session_id, taken_over }) {
             old.taken_over.cancel();
         }
         connected_at
@@ -42,9 +46,9 @@ impl Directory {
 
     /// A session ended; a newer one of the same device stays.
     pub(crate) fn leave(&self, device_id: &DeviceId, session_id: SessionId) {
-        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
-        if holders.get(device_id).is_some_and(|holder| holder.session_id == session_id) {
-            holders.remove(device_id);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.holders.get(device_id).is_some_and(|holder| holder.session_id == session_id) {
+            entries.holders.remove(device_id);
         }
     }
 }
@@ -64,6 +68,7 @@ mod tests {
         assert!(old_token.is_cancelled() && !new_token.is_cancelled());
 
         directory.leave(&device, old);
+        directory.leave(&DeviceId::new("b").expect("a device id"), new);
         let third = SessionId::generate();
         assert_eq!(directory.enter(&device, third, Millis(1), CancellationToken::new()), Millis(7));
         assert!(new_token.is_cancelled(), "the old session's end did not remove the new one");

@@ -10,8 +10,9 @@
 //!   (MQTT-4.6.0-2).
 //! - A session's `Connected` event stands before the first of its heartbeats, `Disconnected` after the last. A
 //!   session whose `Connected` Kafka does not take is ended; a `Disconnected` is repeated until Kafka takes it.
-//! - What waits for Kafka is bounded in messages per connection ([`Config::in_flight_per_connection_max`]) and in
-//!   messages and bytes per process ([`bus::Window`]). When a bound is reached the socket is not read.
+//! - What waits for Kafka is bounded in messages and bytes per process ([`bus::Window`]), QoS 1 also in messages per
+//!   connection ([`Config::in_flight_per_connection_max`]). When a bound is reached the socket is not read; QoS 0 that finds
+//!   no room is shed and counted.
 //! - A client that breaks the protocol, or publishes as somebody else, loses its own connection and nothing more.
 //!
 //! # What it does not offer
@@ -30,12 +31,13 @@ mod record;
 mod session;
 mod unacknowledged;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bus::Producer;
 use event::{Millis, NodeId};
 use ops::Health;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -53,6 +55,8 @@ struct Shared {
     clock: decode::ClockPolicy,
     producer: Producer,
     directory: Directory,
+    /// Room for sessions that have ended and whose presence event is not stored yet.
+    departures: Arc<Semaphore>,
     meter: Meter,
 }
 
@@ -65,13 +69,16 @@ pub enum RunError {
     /// No Kafka client.
     #[error(transparent)]
     Client(#[from] bus::ClientError),
+    /// The Kafka client cannot go on.
+    #[error(transparent)]
+    Broken(#[from] bus::Broken),
 }
 
 /// Runs a gateway until `stop`; then stops accepting, lets what is in flight be acknowledged, ends every session
 /// with its presence event and returns, all within [`Config::shutdown_grace_ms`].
 ///
 /// # Errors
-/// Where it cannot start.
+/// Where it cannot start, or its Kafka client is broken for good. `stop` is cancelled then.
 pub async fn run(
     config: Config,
     kafka: &bus::Config,
@@ -87,6 +94,7 @@ pub async fn run(
         clock: config.clock_policy(),
         producer: producer.clone(),
         directory: Directory::default(),
+        departures: Arc::new(Semaphore::new(config.connections_max as usize)),
         meter: Meter::new(),
         config,
     });
@@ -96,7 +104,18 @@ pub async fn run(
 
     let background = CancellationToken::new();
     let tasks = TaskTracker::new();
-    tasks.spawn(bus::watch(producer.clone(), health.condition("kafka_answers"), background.clone()));
+    let watched = bus::watch(producer.clone(), health.condition("kafka_stores"), background.clone());
+    let broken = Arc::new(OnceLock::new());
+    tasks.spawn({
+        let (broken, stop) = (broken.clone(), stop.clone());
+        async move {
+            if let Err(error) = watched.await {
+                // Whoever starts the process again starts a new producer.
+                let _first = broken.set(error);
+                stop.cancel();
+            }
+        }
+    });
 
     listening.set(true);
     let connections = TaskTracker::new();
@@ -118,7 +137,10 @@ pub async fn run(
     let left = grace.saturating_sub(stopping_since.elapsed()).max(Duration::from_millis(100));
     let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
     tracing::info!(?flushed, "gateway stopped");
-    Ok(())
+    match Arc::into_inner(broken).and_then(OnceLock::into_inner) {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
 }
 
 /// The gateway's clock.

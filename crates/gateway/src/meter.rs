@@ -11,9 +11,9 @@ pub(crate) struct Meter {
     pub sessions: Gauge,
     /// PUBLISH packets taken in.
     pub publishes: Counter,
-    /// Heartbeats that Kafka holds and whose device was told so (QoS 1).
+    /// Heartbeats that Kafka holds and whose PUBACK was made (QoS 1).
     pub acknowledged: Counter,
-    /// Payloads that stand as dead letters and whose device was told so (QoS 1).
+    /// Payloads that stand as dead letters and whose PUBACK was made (QoS 1).
     pub acknowledged_dead_letters: Counter,
     /// Publishes whose delivery failed: no PUBACK, or one with an error.
     pub unacknowledged: Counter,
@@ -21,7 +21,7 @@ pub(crate) struct Meter {
     pub shed: Counter,
     /// How often a connection had to wait for room in the window of the process.
     pub window_full: Counter,
-    /// From PUBLISH read to PUBACK written.
+    /// From PUBLISH read to PUBACK made, whatever it says.
     pub puback: Histogram,
     /// Presence events that Kafka did not take at once and that were sent again.
     pub presence_repeated: Counter,

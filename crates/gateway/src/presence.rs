@@ -30,8 +30,7 @@ pub(crate) async fn connected(session: &Session, shared: &Shared) -> Result<Deli
 }
 
 /// Stores the `Disconnected` event of a session: repeated until Kafka holds it, or until the process ends its
-/// grace by dropping this. The connection's slot is held so long, which bounds how many wait. A repetition is the
-/// same event: its key in the table is the session.
+/// grace by dropping this. A repetition is the same event: its key in the table is the session.
 pub(crate) async fn disconnected(session: &Session, shared: &Shared, end: &End) {
     let disconnected = Disconnected {
         connected_at_ms: session.connected_at.0,

@@ -51,7 +51,7 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toMonday(received_at)
 ORDER BY (device_id, device_time, identity)
 TTL toDateTime(received_at) + INTERVAL 90 DAY
-SETTINGS non_replicated_deduplication_window = 1000, ttl_only_drop_parts = 1;
+SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 
 -- One row per presence event: a session was accepted, a session ended.
 CREATE TABLE IF NOT EXISTS connections
@@ -80,7 +80,7 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toYYYYMM(connected_at)
 ORDER BY (device_id, connected_at, session_id, event)
 TTL toDateTime(connected_at) + INTERVAL 3 YEAR
-SETTINGS non_replicated_deduplication_window = 1000;
+SETTINGS non_replicated_deduplication_window = 10000;
 
 -- One row per rejected payload, whole. `source`: who rejected it.
 CREATE TABLE IF NOT EXISTS dead_letters
@@ -101,4 +101,4 @@ ENGINE = ReplacingMergeTree
 PARTITION BY toMonday(received_at)
 ORDER BY (device_id, received_at, source, kafka_partition, kafka_offset)
 TTL toDateTime(received_at) + INTERVAL 90 DAY
-SETTINGS non_replicated_deduplication_window = 1000;
+SETTINGS non_replicated_deduplication_window = 10000;

@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS device_status_state
     device_id        String,
     last_received_at SimpleAggregateFunction(max, DateTime64(3, 'UTC')) COMMENT 'last sign of life',
     last_heartbeat   SimpleAggregateFunction(max, Tuple(
-        device_time DateTime64(3, 'UTC'), identity UInt64, next_s UInt32, firmware String, state String,
+        at DateTime64(3, 'UTC'), identity UInt64, next_s UInt32, firmware String, state String,
         battery_percent Nullable(Float32), latitude_deg Nullable(Float64), longitude_deg Nullable(Float64),
         rat String, plmn String, rssi_dbm Nullable(Float32), iccid String)),
     last_start       SimpleAggregateFunction(max, Tuple(
@@ -16,13 +16,14 @@ CREATE TABLE IF NOT EXISTS device_status_state
 )
 ENGINE = AggregatingMergeTree
 ORDER BY device_id
-SETTINGS non_replicated_deduplication_window = 1000;
+SETTINGS non_replicated_deduplication_window = 10000;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS device_status_from_heartbeats TO device_status_state AS
 SELECT
     h.device_id AS device_id,
     max(h.received_at) AS last_received_at,
-    max((h.device_time, h.identity, ifNull(h.next_s, 0), toString(h.firmware), toString(h.state),
+    -- A clock that is ahead does not stand for the future once it is put right.
+    max((least(h.device_time, h.received_at), h.identity, ifNull(h.next_s, 0), toString(h.firmware), toString(h.state),
          h.battery_percent, h.latitude_deg, h.longitude_deg,
          toString(h.rat), toString(h.plmn), h.rssi_dbm, h.iccid)) AS last_heartbeat
 FROM heartbeats AS h
@@ -41,6 +42,8 @@ GROUP BY c.device_id;
 --   online   its newest session has not ended
 --   silent   the same, but the heartbeat that it promised (`next_s`) is overdue by half and ten seconds
 --   offline  its newest session has ended, with the reason
+-- The newest session is the one that began last by its gateway's clock. A session whose gateway died without a word is taken for
+-- standing until the device's next one begins.
 CREATE VIEW IF NOT EXISTS device_status AS
 SELECT
     device_id,
@@ -54,7 +57,7 @@ SELECT
     start.node_id AS node_id,
     start.peer AS peer,
     received_at AS last_received_at,
-    heartbeat.device_time AS last_heartbeat_at,
+    heartbeat.at AS last_heartbeat_at,
     promised_s AS next_s,
     heartbeat.firmware AS firmware,
     heartbeat.state AS state,

@@ -10,12 +10,12 @@ CREATE TABLE IF NOT EXISTS usage_counters
     counter   String               COMMENT 'what resets it: the boot id, or the session id',
     hour      DateTime('UTC'),
     last      SimpleAggregateFunction(max, Tuple(
-        at DateTime64(3, 'UTC'), identity UInt64, tx_bytes UInt64, rx_bytes UInt64, tx_messages UInt64))
+        at DateTime64(3, 'UTC'), tx_bytes UInt64, rx_bytes UInt64, tx_messages UInt64))
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(hour)
 ORDER BY (device_id, source, counter, hour)
-SETTINGS non_replicated_deduplication_window = 1000;
+SETTINGS non_replicated_deduplication_window = 10000;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS usage_from_heartbeats TO usage_counters AS
 SELECT
@@ -23,7 +23,7 @@ SELECT
     reading.1 AS source,
     reading.2 AS counter,
     toStartOfHour(reading.3) AS hour,
-    max((reading.3, h.identity, reading.4, reading.5, reading.6)) AS last
+    max((reading.3, reading.4, reading.5, reading.6)) AS last
 FROM heartbeats AS h
 ARRAY JOIN arrayFilter(r -> r.7, [
     ('modem', h.boot_id, h.device_time, ifNull(h.modem_tx_bytes, 0), ifNull(h.modem_rx_bytes, 0), toUInt64(0),
@@ -38,12 +38,14 @@ SELECT
     'gateway' AS source,
     toString(c.session_id) AS counter,
     toStartOfHour(c.at) AS hour,
-    max((c.at, toUInt64(0), c.bytes_in, c.bytes_out, c.messages_in)) AS last
+    max((c.at, c.bytes_in, c.bytes_out, c.messages_in)) AS last
 FROM connections AS c
 GROUP BY device_id, source, counter, hour;
 
--- Usage per device and hour, seen from the device: tx is what it sent. A counter that fell without a new boot id
--- was reset: it counts from zero. What a modem counted before its first heartbeat of a boot belongs to that hour.
+-- Usage per device and hour, seen from the device: tx is what it sent. A named counter (a boot, a session) only rises, so an
+-- hour has what its highest value so far rose by: a reading with a clock that is ahead moves usage to a later hour, and
+-- counts nothing twice. A counter without a name (a modem that tells no boot id) may fall: then it was reset and counts
+-- from zero. What a modem counted before its first heartbeat of a boot belongs to that hour.
 CREATE VIEW IF NOT EXISTS usage_hourly AS
 SELECT
     device_id,
@@ -59,9 +61,15 @@ FROM
         device_id,
         source,
         hour,
-        total.tx_bytes - if(total.tx_bytes >= before.tx_bytes, before.tx_bytes, 0) AS tx,
-        total.rx_bytes - if(total.rx_bytes >= before.rx_bytes, before.rx_bytes, 0) AS rx,
-        total.tx_messages - if(total.tx_messages >= before.tx_messages, before.tx_messages, 0) AS messages
+        multiIf(
+            named, toUInt64(greatest(total.tx_bytes, highest_tx) - highest_tx),
+            reset, total.tx_bytes,
+            toUInt64(total.tx_bytes - before.tx_bytes)) AS tx,
+        multiIf(
+            named, toUInt64(greatest(total.rx_bytes, highest_rx) - highest_rx),
+            reset, total.rx_bytes,
+            toUInt64(total.rx_bytes - before.rx_bytes)) AS rx,
+        toUInt64(greatest(total.tx_messages, highest_messages) - highest_messages) AS messages
     FROM
     (
         SELECT
@@ -69,15 +77,21 @@ FROM
             source,
             hour,
             total,
-            lagInFrame(total) OVER (
-                PARTITION BY device_id, source, counter ORDER BY hour
-                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS before
+            counter != '' AS named,
+            lagInFrame(total) OVER so_far AS before,
+            total.tx_bytes < before.tx_bytes OR total.rx_bytes < before.rx_bytes AS reset,
+            max(total.tx_bytes) OVER until_then AS highest_tx,
+            max(total.rx_bytes) OVER until_then AS highest_rx,
+            max(total.tx_messages) OVER until_then AS highest_messages
         FROM
         (
             SELECT device_id, source, counter, hour, max(u.last) AS total
             FROM usage_counters AS u
             GROUP BY device_id, source, counter, hour
         )
+        WINDOW
+            so_far AS (PARTITION BY device_id, source, counter ORDER BY hour ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW),
+            until_then AS (PARTITION BY device_id, source, counter ORDER BY hour ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
     )
 )
 GROUP BY device_id, hour;

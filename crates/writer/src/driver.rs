@@ -32,7 +32,7 @@ pub(crate) struct Driver {
     consumer: Consumer,
     state: Lanes,
     grace: Duration,
-    consuming: Condition,
+    joined: Condition,
 }
 
 /// Every partition that is ours, and what is under way.
@@ -67,7 +67,7 @@ impl Driver {
         consumer: Consumer,
         store: Store,
         runtime: Handle,
-        consuming: Condition,
+        joined: Condition,
     ) -> Self {
         let state = Lanes {
             limits: config.limits(),
@@ -79,14 +79,13 @@ impl Driver {
             landed: sync_channel(OUTCOMES),
             assignments: 0,
         };
-        Self { consumer, state, grace: Duration::from_millis(config.shutdown_grace_ms.into()), consuming }
+        Self { consumer, state, grace: Duration::from_millis(config.shutdown_grace_ms.into()), joined }
     }
 
     /// Runs until `stop`, then finishes what is under way. Leaves the group at the end.
     pub(crate) fn run(mut self, stop: &CancellationToken) -> Result<(), RunError> {
         while !stop.is_cancelled() {
             self.turn(Reading::On)?;
-            self.consuming.set(!self.state.lanes.is_empty());
         }
         let all: Vec<Id> = self.state.lanes.keys().copied().collect();
         let deadline = Instant::now() + self.grace;
@@ -101,9 +100,15 @@ impl Driver {
         for _ in 0..RECORDS_PER_TURN {
             match self.consumer.poll(wait)? {
                 Polled::Nothing => break,
-                Polled::Record(record) => self.state.take(&record),
+                Polled::Record(record) => self.state.take(&record)?,
                 Polled::Committed(ids, outcome) => self.state.committed(&ids, &outcome),
-                Polled::Assigned(assigned) => self.state.assigned(&assigned)?,
+                Polled::Assigned(assigned) => {
+                    self.state.assigned(&assigned)?;
+                    if reading == Reading::Off {
+                        assigned.iter().try_for_each(|new| self.state.pause(&self.consumer, new.lane))?;
+                    }
+                    self.joined.set(true);
+                }
                 Polled::Revoked(revocation) => {
                     self.revoked(revocation)?;
                     break;
@@ -127,6 +132,9 @@ impl Driver {
         let finished = if revocation.lost { Ok(()) } else { self.finish(&revocation.lanes, deadline) };
         for id in &revocation.lanes {
             self.state.forget(*id);
+        }
+        if revocation.lost {
+            self.joined.set(false);
         }
         tracing::info!(partitions = revocation.lanes.len(), lost = revocation.lost, "partitions revoked");
         // Released in any case: a consumer that is dropped with a revocation unanswered never leaves the group.
@@ -183,10 +191,8 @@ impl Lanes {
         Ok(())
     }
 
-    fn take(&mut self, record: &Record<'_>) {
-        let Some(owned) = self.lanes.get_mut(&record.lane) else {
-            return;
-        };
+    fn take(&mut self, record: &Record<'_>) -> Result<(), RunError> {
+        let Some(owned) = self.lanes.get_mut(&record.lane) else { return Ok(()) };
         metrics::counter!("fleetpulse_writer_consumed_total", "stream" => record.lane.stream.name())
             .increment(1);
         let input = Input {
@@ -196,6 +202,12 @@ impl Lanes {
             payload: record.payload(),
         };
         let taken = owned.lane.take(&input, &self.limits, Instant::now());
+        let taken = taken.map_err(|source| RunError::Rewound { lane: record.lane, source: source.into() })?;
+        if let Some(expected) = taken.rewound_from {
+            metrics::counter!("fleetpulse_writer_rewinds_total", "stream" => record.lane.stream.name())
+                .increment(1);
+            tracing::error!(lane = %record.lane, expected = expected.0, found = record.offset().0, "the partition begins anew: it is read from its oldest record");
+        }
         if let Some(gap) = taken.gap {
             let lost = (gap.last.0 - gap.first.0 + 1).unsigned_abs();
             metrics::counter!("fleetpulse_writer_gap_records_total", "stream" => record.lane.stream.name())
@@ -203,6 +215,7 @@ impl Lanes {
             tracing::error!(lane = %record.lane, first = gap.first.0, last = gap.last.0, "kafka dropped records before they were read");
         }
         self.act(record.lane, taken.step);
+        Ok(())
     }
 
     fn committed(&mut self, ids: &[Id], outcome: &Result<(), CommitError>) {
@@ -249,7 +262,7 @@ impl Lanes {
             let Some(owned) = self.lanes.get_mut(id) else {
                 continue;
             };
-            let again = owned.lane.step(&self.limits, true, Instant::now());
+            let again = owned.lane.step(&self.limits, false, Instant::now());
             let step = again.or_else(|| owned.lane.close_now());
             self.act(*id, step);
         }
@@ -321,7 +334,9 @@ impl Lanes {
         ids.iter().all(|id| self.lanes.get(id).is_none_or(|owned| owned.lane.is_empty()))
     }
 
+    /// Drops everything about a partition. A commit that was asked for and not sent would pass for one of the next owner's.
     fn forget(&mut self, id: Id) {
+        self.commits.retain(|commit| commit.lane != id);
         if let Some(insert) = self.lanes.remove(&id).and_then(|owned| owned.insert) {
             insert.abort();
         }

@@ -65,7 +65,17 @@ pub(crate) struct Gap {
 /// What came of a record.
 pub(crate) struct Taken {
     pub gap: Option<Gap>,
+    /// The record expected, where an older one came: the partition begins anew.
+    pub rewound_from: Option<Offset>,
     pub step: Option<Closing>,
+}
+
+/// A partition went backwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("offset {} came after {} was expected", found.0, expected.0)]
+pub(crate) struct Rewound {
+    pub expected: Offset,
+    pub found: Offset,
 }
 
 /// A step, and why a batch was closed if one was.
@@ -81,9 +91,24 @@ impl Lane {
     }
 
     /// Takes the next record.
-    pub(crate) fn take(&mut self, record: &Input<'_>, limits: &Limits, now: Instant) -> Taken {
+    ///
+    /// # Errors
+    /// Where it comes before one that is under way: offsets that go backwards make no range.
+    pub(crate) fn take(
+        &mut self,
+        record: &Input<'_>,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<Taken, Rewound> {
         let offset = record.offset;
         let expected = self.next.replace(Offset(offset.0 + 1));
+        let rewound_from = expected.filter(|expected| *expected > offset);
+        if let Some(expected) = rewound_from {
+            if !self.is_empty() {
+                return Err(Rewound { expected, found: offset });
+            }
+            self.replay = None;
+        }
         let gap = expected.filter(|expected| *expected < offset);
         let mut step = None;
         if self.replay.is_some_and(|last| last < offset) {
@@ -98,7 +123,8 @@ impl Lane {
         if step.is_none() && matches!(self.state, State::Idle) {
             step = self.full(limits).and_then(|reason| self.close(reason));
         }
-        Taken { gap: gap.map(|first| Gap { first, last: Offset(offset.0 - 1) }), step }
+        let gap = gap.map(|first| Gap { first, last: Offset(offset.0 - 1) });
+        Ok(Taken { gap, rewound_from, step })
     }
 
     /// What to do now, if anything. `pressed`: memory is short, so what can be closed is.

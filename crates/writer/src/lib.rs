@@ -23,6 +23,11 @@
 //! # Order
 //! Batches of one partition are inserted one after the other; partitions do not wait for each other.
 //!
+//! # Bounds of "once"
+//! The table forgets tokens after some thousand inserts (`non_replicated_deduplication_window`). A recovery later than that
+//! leaves rows that stand twice until they are merged, and never twice for a reader who says `FINAL`: rows are keyed by what
+//! they are.
+//!
 //! What it does not do: change the schema (`fleetpulse migrate` does), or decide about a row that ClickHouse refuses for
 //! good: it stops and says so.
 
@@ -70,6 +75,15 @@ pub enum RunError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A partition went backwards while records of it were under way.
+    #[error("{lane}: was the topic created anew? At the next start it is read from its oldest record")]
+    Rewound {
+        /// Which partition.
+        lane: bus::Lane,
+        /// What was seen.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// ClickHouse refuses rows for good.
     #[error(
         "clickhouse refuses rows for good: nothing is lost, the batch stays announced and is repeated at the next start"
@@ -97,7 +111,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let store = Store::new(clickhouse)?;
     let answers = health.condition("clickhouse_answers");
-    let consuming = health.condition("partitions_assigned");
+    let joined = health.condition("group_joined");
     if !schema_stands(&store, &stop).await? {
         return Ok(());
     }
@@ -109,7 +123,7 @@ pub async fn run(
     let handle = tokio::runtime::Handle::current();
     let driver = tasks.spawn_blocking({
         let stop = stop.clone();
-        move || driver::Driver::new(&config, consumer, store, handle, consuming).run(&stop)
+        move || driver::Driver::new(&config, consumer, store, handle, joined).run(&stop)
     });
     let ended = driver.await.unwrap_or(Err(RunError::Panicked));
     stop.cancel();

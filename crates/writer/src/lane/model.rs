@@ -140,7 +140,7 @@ impl World {
         let offset = Offset(i64::try_from(self.next).expect("few"));
         let input = Input { lane: ID, offset, produced_at_ms: 0, payload };
         self.next += 1;
-        let taken = self.lane.take(&input, &self.limits, self.now);
+        let taken = self.lane.take(&input, &self.limits, self.now).expect("offsets rise");
         assert_eq!(taken.gap, None);
         self.act(taken.step.map(|(step, _)| step));
     }
@@ -230,6 +230,16 @@ fn what_kafka_dropped_is_told_as_a_gap() {
     let mut lane = lane(Some(&Commit { lane: ID, next: Offset(10), note: String::new() }));
     let limits = Limits { rows: 10, bytes: usize::MAX, age: Duration::from_secs(1) };
     let input = Input { lane: ID, offset: Offset(14), produced_at_ms: 0, payload: b"" };
-    let gap = lane.take(&input, &limits, Instant::now()).gap.expect("a gap");
+    let gap = lane.take(&input, &limits, Instant::now()).expect("offsets rise").gap.expect("a gap");
     assert_eq!((gap.first, gap.last), (Offset(10), Offset(13)));
+}
+
+#[test]
+fn a_partition_that_begins_anew_is_read_again_but_never_in_the_middle_of_a_batch() {
+    let limits = Limits { rows: 10, bytes: usize::MAX, age: Duration::from_secs(1) };
+    let input = |offset| Input { lane: ID, offset: Offset(offset), produced_at_ms: 0, payload: b"" };
+    let mut lane = lane(Some(&Commit { lane: ID, next: Offset(10), note: "v1 pending 12".into() }));
+    let taken = lane.take(&input(0), &limits, Instant::now()).expect("nothing is under way");
+    assert_eq!((taken.rewound_from, taken.gap), (Some(Offset(10)), None));
+    assert!(lane.take(&input(0), &limits, Instant::now()).is_err());
 }
