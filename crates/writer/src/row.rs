@@ -46,6 +46,28 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
     let event = Event::decode(payload).map_err(|error| error.to_string())?;
     let session_id = session_id(&event.session_id)?;
     let traffic = event.session_traffic.unwrap_or_default();
+    // What both presence events have in common.
+    let presence = || ConnectionRow {
+        device_id: event.device_id.clone(),
+        session_id,
+        event: 0,
+        at: event.received_at_ms,
+        connected_at: 0,
+        node_id: event.node_id.clone(),
+        epoch: event.epoch,
+        peer: String::new(),
+        protocol_level: 0,
+        clean_start: false,
+        keep_alive_s: 0,
+        reason: "",
+        detail: String::new(),
+        bytes_in: traffic.bytes_in,
+        bytes_out: traffic.bytes_out,
+        messages_in: traffic.messages_in,
+        messages_out: traffic.messages_out,
+        kafka_partition: place.kafka_partition,
+        kafka_offset: place.kafka_offset,
+    };
     match event.kind {
         Some(Kind::Heartbeat(heartbeat)) => {
             let v1::Heartbeat { battery, position, radio, sim, usage, .. } = heartbeat;
@@ -97,48 +119,22 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
             })))
         }
         Some(Kind::Connected(connected)) => Ok(Row::Connection(ConnectionRow {
-            device_id: event.device_id,
-            session_id,
             event: ConnectionRow::CONNECTED,
-            at: event.received_at_ms,
             connected_at: event.received_at_ms,
-            node_id: event.node_id,
-            epoch: event.epoch,
             peer: connected.peer,
             protocol_level: u8::try_from(connected.protocol_level).unwrap_or(u8::MAX),
             clean_start: connected.clean_start,
             keep_alive_s: connected.keep_alive_s,
-            reason: "",
-            detail: String::new(),
-            bytes_in: traffic.bytes_in,
-            bytes_out: traffic.bytes_out,
-            messages_in: traffic.messages_in,
-            messages_out: traffic.messages_out,
-            kafka_partition: place.kafka_partition,
-            kafka_offset: place.kafka_offset,
+            ..presence()
         })),
         Some(Kind::Disconnected(disconnected)) => Ok(Row::Connection(ConnectionRow {
-            device_id: event.device_id,
-            session_id,
             event: ConnectionRow::DISCONNECTED,
-            at: event.received_at_ms,
             connected_at: disconnected.connected_at_ms,
-            node_id: event.node_id,
-            epoch: event.epoch,
-            peer: String::new(),
-            protocol_level: 0,
-            clean_start: false,
-            keep_alive_s: 0,
             reason: event::disconnect_reason_name(
                 v1::DisconnectReason::try_from(disconnected.reason).unwrap_or_default(),
             ),
             detail: disconnected.detail,
-            bytes_in: traffic.bytes_in,
-            bytes_out: traffic.bytes_out,
-            messages_in: traffic.messages_in,
-            messages_out: traffic.messages_out,
-            kafka_partition: place.kafka_partition,
-            kafka_offset: place.kafka_offset,
+            ..presence()
         })),
         None => Err("an event of a kind that this version does not know".to_owned()),
     }
