@@ -12,6 +12,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ops", &[]),
     ("devstack", &[]),
     ("chserver", &[]),
+    ("mqtt", &[]),
+    ("broker", &["mqtt", "ops"]),
     ("decode", &["event"]),
     ("bus", &["ops"]),
     ("store", &["ops"]),

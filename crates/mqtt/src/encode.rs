@@ -1,0 +1,311 @@
+//! What a server sends. Everything is appended to the given buffer; nothing is ever larger than the client takes.
+
+use std::num::NonZeroU16;
+
+use crate::properties::id;
+use crate::{PacketId, Qos, Version, reason};
+
+/// What CONNACK tells an MQTT 5 client; what is absent has the specification's default. Everything that can be offered is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnackProperties<'a> {
+    /// How long the session outlives the connection, where it is not what was asked for.
+    pub session_expiry_s: Option<u32>,
+    /// Most publishes of QoS 1 and 2 that the server takes at once.
+    pub receive_max: Option<u16>,
+    /// Largest packet that the server takes.
+    pub packet_bytes_max: Option<u32>,
+    /// Topic aliases that the server takes.
+    pub topic_alias_max: u16,
+    /// The client id that was made for a client without one.
+    pub assigned_client_id: Option<&'a str>,
+    /// The keep alive in force, where it is not the client's.
+    pub server_keep_alive_s: Option<u16>,
+    /// What was wrong, for people.
+    pub reason_string: Option<&'a str>,
+}
+
+/// A message to a client.
+#[derive(Clone, Copy, Debug)]
+pub struct OutgoingPublish<'a> {
+    /// Where; empty where the client knows the alias.
+    pub topic: &'a str,
+    /// Stands for the topic from now on.
+    pub topic_alias: Option<NonZeroU16>,
+    /// What.
+    pub payload: &'a [u8],
+    /// How often it must arrive.
+    pub qos: Qos,
+    /// Names the exchange, where QoS is above 0.
+    pub packet_id: Option<PacketId>,
+    /// Whether it is a retained message.
+    pub retain: bool,
+    /// Whether it may have been sent before.
+    pub dup: bool,
+    /// How long it is still good for, seconds.
+    pub message_expiry_s: Option<u32>,
+    /// As [`ForwardedProperties::to_bytes`](crate::ForwardedProperties::to_bytes) gave it.
+    pub forwarded: &'a [u8],
+    /// Of the subscriptions that brought it.
+    pub subscription_ids: &'a [u32],
+}
+
+/// The packet is larger than the client takes: it is not sent. [MQTT-3.1.2-24]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a packet of {bytes} bytes, the client takes {max}")]
+pub struct TooLargeForClient {
+    bytes: usize,
+    max: u32,
+}
+
+/// Answers CONNECT. `code` is of the client's version.
+pub fn connack(
+    version: Version,
+    session_present: bool,
+    code: u8,
+    properties: &ConnackProperties<'_>,
+    out: &mut Vec<u8>,
+) {
+    let start = begin(0x20, out);
+    out.extend([u8::from(session_present), code]);
+    if version.is_v5() {
+        let mut block = Vec::new();
+        if let Some(seconds) = properties.session_expiry_s {
+            property(id::SESSION_EXPIRY, &seconds.to_be_bytes(), &mut block);
+        }
+        if let Some(max) = properties.receive_max.filter(|max| *max < u16::MAX) {
+            property(id::RECEIVE_MAX, &max.to_be_bytes(), &mut block);
+        }
+        if let Some(max) = properties.packet_bytes_max {
+            property(id::PACKET_BYTES_MAX, &max.to_be_bytes(), &mut block);
+        }
+        if properties.topic_alias_max > 0 {
+            property(id::TOPIC_ALIAS_MAX, &properties.topic_alias_max.to_be_bytes(), &mut block);
+        }
+        if let Some(client_id) = properties.assigned_client_id {
+            property(id::ASSIGNED_CLIENT_ID, &text(client_id), &mut block);
+        }
+        if let Some(seconds) = properties.server_keep_alive_s {
+            property(id::SERVER_KEEP_ALIVE, &seconds.to_be_bytes(), &mut block);
+        }
+        if let Some(why) = properties.reason_string {
+            property(id::REASON_STRING, &text(why), &mut block);
+        }
+        variable(block.len(), out);
+        out.extend(block);
+    }
+    end(start, out);
+}
+
+/// Answers a QoS 1 publish.
+pub fn puback(version: Version, packet_id: PacketId, code: u8, out: &mut Vec<u8>) {
+    answer(0x40, version, packet_id, code, out);
+}
+
+/// Answers a QoS 2 publish.
+pub fn pubrec(version: Version, packet_id: PacketId, code: u8, out: &mut Vec<u8>) {
+    answer(0x50, version, packet_id, code, out);
+}
+
+/// Releases a QoS 2 publish of ours.
+pub fn pubrel(version: Version, packet_id: PacketId, code: u8, out: &mut Vec<u8>) {
+    answer(0x62, version, packet_id, code, out);
+}
+
+/// Ends a QoS 2 publish of the client's.
+pub fn pubcomp(version: Version, packet_id: PacketId, code: u8, out: &mut Vec<u8>) {
+    answer(0x70, version, packet_id, code, out);
+}
+
+/// Without properties, and without the reason code where it is success: both versions alike. (Section 3.4.2.1)
+fn answer(first: u8, version: Version, packet_id: PacketId, code: u8, out: &mut Vec<u8>) {
+    let [high, low] = packet_id.get().to_be_bytes();
+    if version.is_v5() && code != reason::SUCCESS {
+        out.extend([first, 3, high, low, code]);
+    } else {
+        out.extend([first, 2, high, low]);
+    }
+}
+
+/// Answers SUBSCRIBE, a code for each filter.
+pub fn suback(version: Version, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
+    let start = begin(0x90, out);
+    out.extend(packet_id.get().to_be_bytes());
+    if version.is_v5() {
+        out.push(0);
+    }
+    out.extend(codes);
+    end(start, out);
+}
+
+/// Answers UNSUBSCRIBE; MQTT 3 has no codes there.
+pub fn unsuback(version: Version, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
+    let start = begin(0xb0, out);
+    out.extend(packet_id.get().to_be_bytes());
+    if version.is_v5() {
+        out.push(0);
+        out.extend(codes);
+    }
+    end(start, out);
+}
+
+/// Answers PINGREQ.
+pub fn pingresp(out: &mut Vec<u8>) {
+    out.extend([0xd0, 0]);
+}
+
+/// Tells an MQTT 5 client why its connection ends; without the reason in words where the client would find that too
+/// large. [MQTT-3.14.2-3]
+pub fn disconnect(code: u8, why: Option<&str>, packet_bytes_max: Option<u32>, out: &mut Vec<u8>) {
+    let mut block = Vec::new();
+    if let Some(why) = why {
+        property(id::REASON_STRING, &text(why), &mut block);
+    }
+    let fits = packet_bytes_max.is_none_or(|max| block.len() + 8 <= max as usize);
+    let start = begin(0xe0, out);
+    out.push(code);
+    if fits && !block.is_empty() {
+        variable(block.len(), out);
+        out.extend(block);
+    }
+    end(start, out);
+}
+
+/// Sends a message.
+///
+/// # Errors
+/// Where the packet would be larger than `packet_bytes_max`; nothing is appended then.
+pub fn publish(
+    version: Version,
+    publish: &OutgoingPublish<'_>,
+    packet_bytes_max: Option<u32>,
+    out: &mut Vec<u8>,
+) -> Result<(), TooLargeForClient> {
+    let before = out.len();
+    let first = 0x30 | u8::from(publish.dup) << 3 | publish.qos.as_u8() << 1 | u8::from(publish.retain);
+    let start = begin(first, out);
+    out.extend(text(publish.topic));
+    if let Some(packet_id) = publish.packet_id {
+        out.extend(packet_id.get().to_be_bytes());
+    }
+    if version.is_v5() {
+        let mut block = publish.forwarded.to_vec();
+        if let Some(seconds) = publish.message_expiry_s {
+            property(id::MESSAGE_EXPIRY, &seconds.to_be_bytes(), &mut block);
+        }
+        if let Some(alias) = publish.topic_alias {
+            property(id::TOPIC_ALIAS, &alias.get().to_be_bytes(), &mut block);
+        }
+        for subscription_id in publish.subscription_ids {
+            block.push(0x0b);
+            variable(*subscription_id as usize, &mut block);
+        }
+        variable(block.len(), out);
+        out.extend(block);
+    }
+    out.extend(publish.payload);
+    end(start, out);
+    let bytes = out.len() - before;
+    match packet_bytes_max {
+        Some(max) if bytes > max as usize => {
+            out.truncate(before);
+            Err(TooLargeForClient { bytes, max })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Begins a packet; [`end`] puts its length in.
+fn begin(first: u8, out: &mut Vec<u8>) -> usize {
+    out.push(first);
+    out.len()
+}
+
+fn end(start: usize, out: &mut Vec<u8>) {
+    let length = out.len() - start;
+    let mut encoded = Vec::with_capacity(4);
+    variable(length, &mut encoded);
+    out.splice(start..start, encoded);
+}
+
+fn variable(mut value: usize, out: &mut Vec<u8>) {
+    loop {
+        let low = u8::try_from(value & 0x7f).unwrap_or_default();
+        value >>= 7;
+        if value == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+fn property(id: u32, value: &[u8], block: &mut Vec<u8>) {
+    block.push(u8::try_from(id).unwrap_or_default());
+    block.extend(value);
+}
+
+/// Text with its length; what does not fit into 65,535 bytes is cut at a character.
+fn text(text: &str) -> Vec<u8> {
+    let cut = text.floor_char_boundary(usize::from(u16::MAX));
+    let length = u16::try_from(cut).unwrap_or(u16::MAX);
+    [&length.to_be_bytes(), &text.as_bytes()[..cut]].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Frame, Packet, frame, packet};
+
+    fn one() -> PacketId {
+        PacketId::MIN
+    }
+
+    #[test]
+    fn an_acknowledgement_is_four_bytes_and_five_with_a_reason() {
+        let mut out = Vec::new();
+        puback(Version::V5, one(), reason::SUCCESS, &mut out);
+        puback(Version::V311, one(), reason::NOT_AUTHORIZED, &mut out);
+        pubrec(Version::V5, one(), reason::NOT_AUTHORIZED, &mut out);
+        assert_eq!(out, [0x40, 2, 0, 1, 0x40, 2, 0, 1, 0x50, 3, 0, 1, 0x87]);
+    }
+
+    #[test]
+    fn a_message_reads_as_it_was_sent_and_is_not_sent_where_it_is_too_large() {
+        let sent = OutgoingPublish {
+            topic: "a/b",
+            topic_alias: NonZeroU16::new(3),
+            payload: &[b'x'; 200],
+            qos: Qos::ExactlyOnce,
+            packet_id: Some(one()),
+            retain: true,
+            dup: true,
+            message_expiry_s: Some(60),
+            forwarded: &[1, 1],
+            subscription_ids: &[],
+        };
+        let mut out = Vec::new();
+        publish(Version::V5, &sent, None, &mut out).expect("no limit");
+        let whole: Frame<'_> = frame(&out, 1_000).expect("a packet").expect("whole");
+        assert_eq!(whole.len, out.len());
+        let Ok(Packet::Publish(read)) = packet(&whole, Version::V5) else { panic!("no publish") };
+        assert_eq!((read.topic, read.payload, read.qos), (sent.topic, sent.payload, sent.qos));
+        assert_eq!((read.retain, read.dup, read.message_expiry_s), (true, true, Some(60)));
+        assert_eq!(read.topic_alias, sent.topic_alias);
+        assert_eq!(&read.properties.to_bytes()[..], sent.forwarded);
+
+        let length = u32::try_from(out.len()).expect("short");
+        let mut small = vec![7];
+        assert!(publish(Version::V5, &sent, Some(length - 1), &mut small).is_err());
+        assert_eq!(small, [7], "nothing is left of what was refused");
+        assert!(publish(Version::V5, &sent, Some(length), &mut small).is_ok());
+    }
+
+    #[test]
+    fn a_goodbye_leaves_its_words_out_where_they_do_not_fit() {
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        disconnect(reason::SERVER_BUSY, Some("because"), None, &mut with);
+        disconnect(reason::SERVER_BUSY, Some("because"), Some(10), &mut without);
+        assert_eq!(with[..3], [0xe0, 12, 0x89]);
+        assert_eq!(without, [0xe0, 1, 0x89]);
+    }
+}

@@ -1,0 +1,89 @@
+//! The fixed header: where one packet ends and the next begins.
+
+use crate::DecodeError;
+
+/// One packet's bytes, cut by its fixed header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Type and flags.
+    pub first: u8,
+    /// What follows the fixed header.
+    pub body: &'a [u8],
+    /// Bytes of the whole packet, its header included.
+    pub len: usize,
+}
+
+/// The packet at the beginning of `input`; `None` where more bytes are needed. Reserves nothing, whatever is announced.
+///
+/// # Errors
+/// [`DecodeError::TooLarge`] as soon as the header says so; [`DecodeError::Malformed`] for a length that is none.
+pub fn frame(input: &[u8], packet_bytes_max: u32) -> Result<Option<Frame<'_>>, DecodeError> {
+    let Some((&first, rest)) = input.split_first() else {
+        return Ok(None);
+    };
+    let Some((remaining, length_bytes)) = remaining_length(rest)? else {
+        return Ok(None);
+    };
+    let header = 1 + length_bytes;
+    let bytes = remaining + u32::try_from(header).unwrap_or(u32::MAX);
+    if bytes > packet_bytes_max {
+        return Err(DecodeError::TooLarge { bytes, max: packet_bytes_max });
+    }
+    let len = bytes as usize;
+    Ok(input.get(header..len).map(|body| Frame { first, body, len }))
+}
+
+/// A variable byte integer: its value and its own length. [MQTT-1.5.5-1]
+pub(crate) fn remaining_length(input: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
+    let mut value = 0;
+    for (index, &byte) in input.iter().take(4).enumerate() {
+        value |= u32::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            if byte == 0 && index > 0 {
+                return Err(DecodeError::Malformed("a length in more bytes than it needs"));
+            }
+            return Ok(Some((value, index + 1)));
+        }
+    }
+    if input.len() < 4 { Ok(None) } else { Err(DecodeError::Malformed("a length of more than four bytes")) }
+}
+
+/// Whether a connection begins with the header of a CONNECT, told from its first byte: a client that speaks another
+/// protocol need not be waited for.
+///
+/// # Errors
+/// [`DecodeError::NotConnect`], or [`DecodeError::Malformed`] where the reserved flags are set.
+pub fn begins_with_connect(input: &[u8]) -> Result<(), DecodeError> {
+    match input.first() {
+        None | Some(0x10) => Ok(()),
+        Some(first) if first >> 4 == 1 => Err(DecodeError::Malformed("flags of CONNECT")),
+        Some(_) => Err(DecodeError::NotConnect),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_ends_where_its_header_says() {
+        assert_eq!(frame(&[], 100), Ok(None));
+        assert_eq!(frame(&[0xc0], 100), Ok(None));
+        assert_eq!(frame(&[0xc0, 0, 7], 100), Ok(Some(Frame { first: 0xc0, body: &[], len: 2 })));
+        assert_eq!(frame(&[0x30, 2, 7], 100), Ok(None));
+        assert_eq!(frame(&[0x30, 2, 7, 8, 9], 100), Ok(Some(Frame { first: 0x30, body: &[7, 8], len: 4 })));
+    }
+
+    #[test]
+    fn a_packet_that_is_too_large_is_told_by_its_header_alone() {
+        let announced = [0x30, 0xff, 0xff, 0xff, 0x7f];
+        assert_eq!(frame(&announced, 100), Err(DecodeError::TooLarge { bytes: 268_435_460, max: 100 }));
+        assert_eq!(frame(&announced[..4], 100), Ok(None));
+    }
+
+    #[test]
+    fn a_length_has_at_most_four_bytes_and_no_more_than_it_needs() {
+        assert!(matches!(frame(&[0x30, 0x80, 0x80, 0x80, 0x80, 1], 100), Err(DecodeError::Malformed(_))));
+        assert!(matches!(frame(&[0x30, 0x80, 0x00], 100), Err(DecodeError::Malformed(_))));
+    }
+}
