@@ -37,6 +37,26 @@ pub fn disconnect_reason_name(reason: v1::DisconnectReason) -> &'static str {
         R::ServerShuttingDown => "server_shutting_down",
         R::WriteTimeout => "write_timeout",
         R::NotSupported => "not_supported",
+        R::ClientWithWill => "client_with_will",
+        R::ConnectionReset => "connection_reset",
+        R::CredentialsExpired => "credentials_expired",
+        R::CredentialsRevoked => "credentials_revoked",
+        R::Quota => "quota",
+        R::ServerError => "server_error",
+        R::GatewayLost => "gateway_lost",
+    }
+}
+
+/// Short name of a step of a command, as in columns: `delivered`.
+pub fn command_step_name(step: v1::CommandStep) -> &'static str {
+    use v1::CommandStep as S;
+    match step {
+        S::Unspecified => "unspecified",
+        S::Issued => "issued",
+        S::Sent => "sent",
+        S::Delivered => "delivered",
+        S::Refused => "refused",
+        S::Expired => "expired",
     }
 }
 

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use event::v1::{
-    Battery, Clock, Connected, DeadLetter, DisconnectReason, Disconnected, Event, Heartbeat, Position, Radio,
-    RejectReason, Sim, Traffic, Usage, event::Kind,
+    Battery, Clock, CommandState, CommandStep, Connected, DeadLetter, DisconnectReason, Disconnected, Event,
+    Heartbeat, NodeAlive, NodeStarted, Position, Radio, RejectReason, Sim, Traffic, Usage, event::Kind,
 };
 use prost::Message;
 
@@ -72,6 +72,7 @@ fn connected() -> Event {
         protocol_level: 5,
         clean_start: true,
         keep_alive_s: 60,
+        ..Connected::default()
     }))
 }
 
@@ -80,7 +81,61 @@ fn disconnected() -> Event {
         connected_at_ms: 1_767_225_600_000,
         reason: DisconnectReason::TakenOver.into(),
         detail: "detail".into(),
+        ..Disconnected::default()
     }))
+}
+
+/// Presence as it is since nodes tell their own life, and what came with it.
+fn later_events() -> [(&'static str, Event); 5] {
+    [
+        (
+            "v1-connected-2.bin",
+            event(Kind::Connected(Connected {
+                peer: "192.0.2.1:5000".into(),
+                protocol_level: 5,
+                clean_start: true,
+                keep_alive_s: 60,
+                client_id: "scooter-1".into(),
+                tls_version: "1.3".into(),
+                transport: "wss".into(),
+                fleet: "berlin".into(),
+                session_expiry_s: 3_600,
+                session_present: true,
+                presence_sequence: 1_767_225_600_456_000,
+            })),
+        ),
+        (
+            "v1-disconnected-2.bin",
+            event(Kind::Disconnected(Disconnected {
+                connected_at_ms: 1_767_225_600_000,
+                reason: DisconnectReason::CredentialsRevoked.into(),
+                detail: "detail".into(),
+                presence_sequence: 1_767_225_600_456_000,
+                client_code: 4,
+            })),
+        ),
+        ("v1-node-started.bin", event(Kind::NodeStarted(NodeStarted { version: "0.1.0".into() }))),
+        ("v1-node-alive.bin", event(Kind::NodeAlive(NodeAlive { sessions: 19_000, lost_after_ms: 15_000 }))),
+        (
+            "v1-command.bin",
+            event(Kind::Command(CommandState {
+                command_id: b"0123456789abcdef"[..].into(),
+                name: "unlock".into(),
+                step: CommandStep::Delivered.into(),
+                issued_by: "backend".into(),
+                issued_at_ms: 1_767_225_600_000,
+                expires_at_ms: 1_767_225_660_000,
+                device_code: 0x10,
+            })),
+        ),
+    ]
+}
+
+#[test]
+fn the_second_released_bytes_still_mean_what_they_meant() {
+    for (name, event) in later_events() {
+        assert_eq!(Event::decode(&golden(name)[..]), Ok(event), "{name}");
+    }
 }
 
 fn dead_letter() -> DeadLetter {

@@ -136,6 +136,10 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
             detail: disconnected.detail,
             ..presence()
         })),
+        // Kept on Kafka for whoever asks there; no table holds them yet.
+        Some(Kind::NodeStarted(_) | Kind::NodeAlive(_) | Kind::NodeStopping(_) | Kind::Command(_)) => {
+            Err("an event of a kind that has no table".to_owned())
+        }
         None => Err("an event of a kind that this version does not know".to_owned()),
     }
 }
