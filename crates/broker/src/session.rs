@@ -59,6 +59,8 @@ pub enum Outgoing {
 pub struct Completed {
     /// Whether there was such a message.
     pub known: bool,
+    /// Whether there was one that wants another answer: the client broke the protocol.
+    pub mismatch: bool,
     /// The message's tag, once the client has it.
     pub tag: Option<u128>,
 }
@@ -198,40 +200,56 @@ impl Session {
         }
     }
 
-    fn end(&mut self, packet_id: PacketId, awaits: impl Fn(Awaits) -> bool) -> Completed {
-        let is = |flight: &Flight| flight.packet_id == packet_id && awaits(flight.awaits);
-        let Some(index) = self.flights.iter().position(is) else {
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        self.flights.iter().position(|flight| flight.packet_id == packet_id)
+    }
+
+    /// Ends an exchange that awaits this answer.
+    fn end(&mut self, packet_id: PacketId, answer: Awaits) -> Completed {
+        let Some(index) = self.position(packet_id) else {
             return Completed::default();
         };
-        let tag = self.flights.remove(index).and_then(|flight| flight.queued.message.tag);
-        Completed { known: true, tag }
+        if self.flights[index].awaits != answer {
+            return Completed { mismatch: true, ..Completed::default() };
+        }
+        let ended = self.flights.remove(index);
+        Completed {
+            known: true,
+            tag: ended.and_then(|flight| flight.queued.message.tag),
+            ..Completed::default()
+        }
     }
 
     pub(crate) fn puback(&mut self, packet_id: PacketId) -> Completed {
-        self.end(packet_id, |awaits| awaits == Awaits::Puback)
+        self.end(packet_id, Awaits::Puback)
     }
 
     pub(crate) fn pubcomp(&mut self, packet_id: PacketId) -> Completed {
-        Completed { tag: None, ..self.end(packet_id, |awaits| awaits == Awaits::Pubcomp) }
+        Completed { tag: None, ..self.end(packet_id, Awaits::Pubcomp) }
     }
 
-    /// With an error the exchange is over; else a PUBREL is owed, and the client has the message.
+    /// With an error the exchange is over; else a PUBREL is owed, and the client has the message. It may come again.
     pub(crate) fn pubrec(&mut self, packet_id: PacketId, ok: bool) -> Completed {
-        if !ok {
-            return self.end(packet_id, |awaits| awaits != Awaits::Puback);
-        }
-        let is = |flight: &&mut Flight| flight.packet_id == packet_id && flight.awaits != Awaits::Puback;
-        let Some(flight) = self.flights.iter_mut().find(is) else {
+        let Some(index) = self.position(packet_id) else {
             return Completed::default();
         };
-        let first = flight.awaits == Awaits::Pubrec;
-        flight.awaits = Awaits::Pubcomp;
-        flight.due = true;
-        Completed { known: true, tag: flight.queued.message.tag.filter(|_| first) }
+        let flight = &mut self.flights[index];
+        match flight.awaits {
+            Awaits::Puback => Completed { mismatch: true, ..Completed::default() },
+            Awaits::Pubrec if !ok => self.end(packet_id, Awaits::Pubrec),
+            was => {
+                flight.awaits = Awaits::Pubcomp;
+                flight.due = true;
+                let tag = flight.queued.message.tag.filter(|_| was == Awaits::Pubrec);
+                Completed { known: true, tag, ..Completed::default() }
+            }
+        }
     }
 
     pub(crate) fn discard(&mut self, packet_id: PacketId) {
-        let _whatever = self.end(packet_id, |_| true);
+        if let Some(index) = self.position(packet_id) {
+            self.flights.remove(index);
+        }
     }
 }
 

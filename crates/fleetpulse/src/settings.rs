@@ -14,8 +14,15 @@ use toml::{Table, Value};
 pub(crate) const EXAMPLE: &str = include_str!("../../../deploy/fleetpulse.toml");
 
 #[cfg(test)]
-const ALL_SECTIONS: [Section; 5] =
-    [Section::Log, Section::Kafka, Section::Clickhouse, Section::Gateway, Section::Writer];
+const ALL_SECTIONS: [Section; 7] = [
+    Section::Log,
+    Section::Kafka,
+    Section::Clickhouse,
+    Section::Gateway,
+    Section::Access,
+    Section::Broker,
+    Section::Writer,
+];
 
 const ENVIRONMENT_PREFIX: &str = "FLEETPULSE_";
 
@@ -26,6 +33,8 @@ pub(crate) enum Section {
     Kafka,
     Clickhouse,
     Gateway,
+    Access,
+    Broker,
     Writer,
 }
 
@@ -37,6 +46,8 @@ pub(crate) struct Settings {
     pub kafka: bus::Config,
     pub clickhouse: store::Config,
     pub gateway: gateway::Config,
+    pub access: access::Config,
+    pub broker: broker::Config,
     pub writer: writer::Config,
 }
 
@@ -119,6 +130,8 @@ impl Settings {
                 Section::Kafka => self.kafka.validate(),
                 Section::Clickhouse => self.clickhouse.validate(),
                 Section::Gateway => self.gateway.validate(),
+                Section::Access => self.access.validate(),
+                Section::Broker => self.broker.validate(),
                 Section::Writer => self.writer.validate(),
             })
             .collect();

@@ -19,13 +19,16 @@
 //! QoS 2, subscriptions, retained messages, topic aliases: each is refused by name, and said in CONNACK where MQTT 5
 //! has a property for it. A will is accepted and has nobody to go to, as there are no subscriptions.
 
-mod accept;
 mod config;
 mod connection;
 mod directory;
+mod downlink;
+mod edge;
+mod end;
 mod handshake;
+mod inbox;
 mod meter;
-mod mqtt;
+mod pace;
 mod presence;
 mod record;
 mod session;
@@ -34,6 +37,8 @@ mod unacknowledged;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use access::Access;
+use broker::{Broker, Expiry};
 use bus::Producer;
 use event::{Millis, NodeId};
 use ops::Health;
@@ -41,10 +46,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use accept::ListenError;
 pub use config::{Authentication, Config};
+pub use edge::{
+    ClientCertificates, Config as ListenConfig, ListenError, ProxyProtocol, TlsError, TlsVersion,
+};
 
 use directory::Directory;
+use downlink::Downlink;
+use edge::{Arrived, Bans};
 use meter::Meter;
 
 /// What every connection shares.
@@ -54,6 +63,11 @@ struct Shared {
     epoch: u64,
     clock: decode::ClockPolicy,
     producer: Producer,
+    access: Access,
+    broker: Broker,
+    bans: Arc<Bans>,
+    downlink: Downlink,
+    session_expiry_max_s: u32,
     directory: Directory,
     /// Room for sessions that have ended and whose presence event is not stored yet.
     departures: Arc<Semaphore>,
@@ -81,6 +95,9 @@ pub enum RunError {
 /// Where it cannot start, or its Kafka client is broken for good. `stop` is cancelled then.
 pub async fn run(
     config: Config,
+    listen: &ListenConfig,
+    access: Access,
+    broker: &broker::Config,
     kafka: &bus::Config,
     health: &Health,
     stop: CancellationToken,
@@ -93,18 +110,24 @@ pub async fn run(
         epoch: now().0.unsigned_abs(),
         clock: config.clock_policy(),
         producer: producer.clone(),
+        access,
+        session_expiry_max_s: broker.session_expiry_max_s,
+        broker: Broker::new(broker.clone()),
+        bans: Arc::new(Bans::new(listen)),
+        downlink: Downlink,
         directory: Directory::default(),
         departures: Arc::new(Semaphore::new(config.connections_max as usize)),
         meter: Meter::new(),
         config,
     });
     let listening = health.condition("mqtt_listens");
-    let listener = accept::listen(&shared.config).await?;
+    let edge = edge::open(&shared.config, listen, shared.bans.clone(), shared.meter.clone())?;
     tracing::info!(mqtt = %shared.config.mqtt_listen, node_id = %shared.node_id.0, epoch = shared.epoch, "gateway starts");
 
     let background = CancellationToken::new();
     let tasks = TaskTracker::new();
     let watched = bus::watch(producer.clone(), health.condition("kafka_stores"), background.clone());
+    tasks.spawn(shared.broker.clone().run(background.clone()));
     let broken = Arc::new(OnceLock::new());
     tasks.spawn({
         let (broken, stop) = (broken.clone(), stop.clone());
@@ -119,7 +142,11 @@ pub async fn run(
 
     listening.set(true);
     let connections = TaskTracker::new();
-    accept::accept(listener, &shared, &connections, &stop).await;
+    let serve = {
+        let (shared, stop) = (shared.clone(), stop.clone());
+        move |arrived: Arrived| serve(arrived, shared.clone(), stop.clone())
+    };
+    edge.run(serve, &connections, &stop).await;
     listening.set(false);
 
     connections.close();
@@ -143,8 +170,37 @@ pub async fn run(
     }
 }
 
+/// Serves one connection and tells its end.
+async fn serve(arrived: Arrived, shared: Arc<Shared>, stop: CancellationToken) {
+    let Arrived { stream, peer, place, address_place } = arrived;
+    let served = connection::serve(stream, peer, &shared, stop).await;
+    drop(address_place);
+    let Some((session, end)) = served else { return };
+    // The place is free for the next connection while the end of this one is stored. As many may wait so as there are
+    // places; one more keeps its place.
+    let departure = shared.departures.clone().try_acquire_owned();
+    let place = if departure.is_ok() { None } else { Some(place) };
+    presence::disconnected(&session, &shared, &end).await;
+    drop((place, departure));
+}
+
+impl Shared {
+    /// How long a session lasts whose client asks for so many seconds.
+    fn session_expiry(&self, asked_s: u32) -> Expiry {
+        match asked_s.min(self.session_expiry_max_s) {
+            0 => Expiry::AtEnd,
+            seconds => Expiry::After(Duration::from_secs(seconds.into())),
+        }
+    }
+}
+
 /// The gateway's clock.
 fn now() -> Millis {
+    Millis(i64::try_from(now_us() / 1_000).unwrap_or(i64::MAX))
+}
+
+/// The gateway's clock, microseconds since 1970-01-01 UTC.
+fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -92,6 +92,10 @@ pub fn connect<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Refused> {
     crate::begins_with_connect(&[frame.first]).map_err(untold)?;
     let mut reader = Reader::new(frame.body);
     let version = version(&mut reader).map_err(untold)??;
+    if frame.first & 0x0f != 0 && version != Version::V31 {
+        // [MQTT-2.1.3-1]; in MQTT 3.1 these bits had names, and no meaning here.
+        return Err(Refused { error: DecodeError::Malformed("flags of the fixed header"), version });
+    }
     read(&mut reader, version).map_err(|error| Refused { error, version })
 }
 

@@ -21,6 +21,9 @@ pub fn frame(input: &[u8], packet_bytes_max: u32) -> Result<Option<Frame<'_>>, D
     let Some((&first, rest)) = input.split_first() else {
         return Ok(None);
     };
+    if first >> 4 == 0 {
+        return Err(DecodeError::Malformed("a reserved packet type"));
+    }
     let Some((remaining, length_bytes)) = remaining_length(rest)? else {
         return Ok(None);
     };
@@ -52,12 +55,11 @@ pub(crate) fn remaining_length(input: &[u8]) -> Result<Option<(u32, usize)>, Dec
 /// protocol need not be waited for.
 ///
 /// # Errors
-/// [`DecodeError::NotConnect`], or [`DecodeError::Malformed`] where the reserved flags are set.
+/// [`DecodeError::NotConnect`].
 pub fn begins_with_connect(input: &[u8]) -> Result<(), DecodeError> {
     match input.first() {
-        None | Some(0x10) => Ok(()),
-        Some(first) if first >> 4 == 1 => Err(DecodeError::Malformed("flags of CONNECT")),
-        Some(_) => Err(DecodeError::NotConnect),
+        Some(first) if first >> 4 != 1 => Err(DecodeError::NotConnect),
+        _ => Ok(()),
     }
 }
 
