@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod limits;
+mod links;
+
 const OPTIONS: Options = Options {
     qos: Qos::ExactlyOnce,
     no_local: false,
@@ -208,23 +211,6 @@ fn a_will_goes_out_unless_the_client_leaves_in_peace() {
     broker.with(|state| state.tick(Instant::now() + Duration::from_secs(61)));
     assert_eq!(payloads(&mut watcher), ["will"]);
     assert_eq!(broker.with(|state| state.counts().sessions), Some(1));
-}
-
-#[test]
-fn what_waits_is_bounded_for_one_client_and_for_all() {
-    let config = Config { queue_messages_max: 3, queues_bytes_max: 1_000, ..Config::default() };
-    let broker = Broker::new(config);
-    let (mut a, mut b) = (link(&broker, "a"), link(&broker, "b"));
-    for client in [&mut a, &mut b] {
-        client.subscribe("x", OPTIONS, None).expect("room");
-    }
-    let sent: Vec<usize> =
-        (0..4).map(|_| broker.publish(message("x", "m", Qos::AtLeastOnce), None)).collect();
-    assert_eq!(sent, [2, 2, 0, 0], "four messages of 202 bytes fit into 1,000");
-    assert_eq!(payloads(&mut a).len(), 2);
-    assert_eq!(broker.publish(message("x", "m", Qos::AtLeastOnce), None), 2);
-    drop((a, b));
-    assert_eq!(broker.with(|state| state.counts()), Some(Counts::default()));
 }
 
 #[test]
