@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::Rejection;
 use crate::beyond::{Beyond, EXTRA};
 use crate::rule::{Fault, Rule, Scalar};
+use crate::scan::Scan;
 
 /// Most levels of objects and arrays in an unknown value. What reads `extra_json` later may well recurse; 64 is what
 /// the strictest of the common parsers allows.
@@ -20,7 +21,11 @@ pub const NESTING_LEVELS_MAX: usize = 64;
 
 /// A message with a list of fields: see [`object!`].
 pub(crate) trait Object: Default + PartialEq {
+    /// The careful way: reads anything, or says what is wrong with it.
     fn read<'de, A: MapAccess<'de>>(map: A, context: &mut Context<'de>) -> Result<Self, A::Error>;
+
+    /// The quick way: see [`scan`](crate::scan).
+    fn scan(scan: &mut Scan<'_>) -> Option<Self>;
 }
 
 /// Implements [`Object`] for a message: `"name in the payload" => field: rule,` for each of its fields.
@@ -45,6 +50,20 @@ macro_rules! object {
                     }
                 }
                 Ok(message)
+            }
+
+            fn scan(scan: &mut $crate::scan::Scan<'_>) -> Option<Self> {
+                let mut message = Self::default();
+                $(let mut $field = false;)*
+                let mut more = scan.reader.open()?;
+                while more {
+                    match scan.reader.name()? {
+                        $($name => message.$field = scan.field($name, &mut $field, $rule)?,)*
+                        name => scan.keep(name)?,
+                    }
+                    more = scan.reader.another()?;
+                }
+                Some(message)
             }
         }
     };
@@ -102,7 +121,7 @@ impl<'de> Context<'de> {
             let what = format_args!("the value of {name:?} nests deeper than {NESTING_LEVELS_MAX} levels");
             return Err(self.fail(Fault::out_of_range(what)));
         }
-        self.beyond.push(self.group, name, value);
+        self.beyond.push(self.group, name, value.get());
         Ok(())
     }
 
@@ -280,6 +299,12 @@ pub(crate) fn group<T>() -> Group<T> {
 
 pub(crate) struct Group<T>(PhantomData<T>);
 
+impl<T: Object> Group<T> {
+    fn unless_empty(message: T) -> Option<T> {
+        (message != T::default()).then_some(message)
+    }
+}
+
 impl<T: Object> Rule for Group<T> {
     type Value = T;
     const EXPECTED: &'static str = "an object";
@@ -296,7 +321,12 @@ impl<T: Object> Rule for Group<T> {
         context.group = context.field;
         let message = T::read(map, context)?;
         context.group = "";
-        Ok((message != T::default()).then_some(message))
+        Ok(Self::unless_empty(message))
+    }
+
+    #[inline]
+    fn scan(self, name: &'static str, scan: &mut Scan<'_>) -> Option<Option<T>> {
+        scan.group(name).map(Self::unless_empty)
     }
 }
 
