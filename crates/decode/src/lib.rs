@@ -100,9 +100,14 @@ pub fn heartbeat(payload: &[u8], arrival: &Arrival, policy: &ClockPolicy) -> Res
         return Err(Rejection::new(RejectReason::TooLarge, detail));
     }
     let text = str::from_utf8(payload).map_err(|error| Rejection::new(RejectReason::NotJson, error))?;
-    let (mut heartbeat, beyond) = match scan::read::<Heartbeat>(text) {
-        Some(read) => read,
-        None => object::read::<Heartbeat>(text)?,
+    let mut heartbeat = Heartbeat::default();
+    let beyond = match scan::read(text, &mut heartbeat) {
+        Some(beyond) => beyond,
+        None => {
+            let beyond;
+            (heartbeat, beyond) = object::read(text)?;
+            beyond
+        }
     };
     heartbeat.extra_json = beyond.into_json()?;
     let said_when = heartbeat.claimed_time_ms.is_some();

@@ -24,8 +24,8 @@ pub(crate) trait Object: Default + PartialEq {
     /// The careful way: reads anything, or says what is wrong with it.
     fn read<'de, A: MapAccess<'de>>(map: A, context: &mut Context<'de>) -> Result<Self, A::Error>;
 
-    /// The quick way: see [`scan`](crate::scan).
-    fn scan(scan: &mut Scan<'_>) -> Option<Self>;
+    /// The quick way, into a message that is empty: see [`scan`](crate::scan).
+    fn scan(&mut self, scan: &mut Scan<'_>) -> Option<()>;
 }
 
 /// Implements [`Object`] for a message: `"name in the payload" => field: rule,` for each of its fields.
@@ -52,18 +52,22 @@ macro_rules! object {
                 Ok(message)
             }
 
-            fn scan(scan: &mut $crate::scan::Scan<'_>) -> Option<Self> {
-                let mut message = Self::default();
+            fn scan(&mut self, scan: &mut $crate::scan::Scan<'_>) -> Option<()> {
                 $(let mut $field = false;)*
                 let mut more = scan.reader.open()?;
                 while more {
                     match scan.reader.name()? {
-                        $($name => message.$field = scan.field($name, &mut $field, $rule)?,)*
+                        $($name => {
+                            if std::mem::replace(&mut $field, true) {
+                                return None;
+                            }
+                            scan.field($name, $rule, &mut self.$field)?;
+                        })*
                         name => scan.keep(name)?,
                     }
                     more = scan.reader.another()?;
                 }
-                Some(message)
+                Some(())
             }
         }
     };
@@ -299,12 +303,6 @@ pub(crate) fn group<T>() -> Group<T> {
 
 pub(crate) struct Group<T>(PhantomData<T>);
 
-impl<T: Object> Group<T> {
-    fn unless_empty(message: T) -> Option<T> {
-        (message != T::default()).then_some(message)
-    }
-}
-
 impl<T: Object> Rule for Group<T> {
     type Value = T;
     const EXPECTED: &'static str = "an object";
@@ -321,12 +319,17 @@ impl<T: Object> Rule for Group<T> {
         context.group = context.field;
         let message = T::read(map, context)?;
         context.group = "";
-        Ok(Self::unless_empty(message))
+        Ok((message != T::default()).then_some(message))
     }
 
     #[inline]
-    fn scan(self, name: &'static str, scan: &mut Scan<'_>) -> Option<Option<T>> {
-        scan.group(name).map(Self::unless_empty)
+    fn scan(self, name: &'static str, scan: &mut Scan<'_>, slot: &mut Option<T>) -> Option<()> {
+        let message = slot.insert(T::default());
+        scan.group(name, message)?;
+        if *message == T::default() {
+            *slot = None;
+        }
+        Some(())
     }
 }
 

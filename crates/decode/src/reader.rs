@@ -29,7 +29,7 @@ impl<'de> Reader<'de> {
     }
 
     /// The name of a member, and the colon: its value is next.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn name(&mut self) -> Option<&'de str> {
         let name = self.text()?;
         self.colon()?;
@@ -37,7 +37,7 @@ impl<'de> Reader<'de> {
     }
 
     /// After the value of a member: whether the object has another one, or ends here.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn another(&mut self) -> Option<bool> {
         self.space();
         match self.take()? {
@@ -57,13 +57,13 @@ impl<'de> Reader<'de> {
     }
 
     /// The byte that comes next.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
     /// Passes white space.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn space(&mut self) {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
             self.at += 1;
@@ -140,26 +140,26 @@ impl<'de> Reader<'de> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self) -> Option<u8> {
         let byte = self.peek()?;
         self.at += 1;
         Some(byte)
     }
 
-    #[inline]
+    #[inline(always)]
     fn eat(&mut self, byte: u8) -> bool {
         let there = self.peek() == Some(byte);
         self.at += usize::from(there);
         there
     }
 
-    #[inline]
+    #[inline(always)]
     fn expect(&mut self, byte: u8) -> Option<()> {
         self.eat(byte).then_some(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn colon(&mut self) -> Option<()> {
         self.space();
         self.expect(b':')?;
@@ -167,7 +167,6 @@ impl<'de> Reader<'de> {
         Some(())
     }
 
-    #[inline]
     fn literal(&mut self, word: &str) -> Option<()> {
         let there = self.text.as_bytes()[self.at..].starts_with(word.as_bytes());
         self.at += word.len();
@@ -175,8 +174,8 @@ impl<'de> Reader<'de> {
     }
 
     /// A text without escapes.
-    #[inline]
-    fn text(&mut self) -> Option<&'de str> {
+    #[inline(always)]
+    pub(crate) fn text(&mut self) -> Option<&'de str> {
         self.expect(b'"')?;
         let start = self.at;
         self.plain();
@@ -186,7 +185,7 @@ impl<'de> Reader<'de> {
     }
 
     /// Passes what stands for itself in a text: up to a quote, a backslash, a control character or the end.
-    #[inline]
+    #[inline(always)]
     fn plain(&mut self) {
         // Eight bytes at a time. A byte is found by the borrow that a subtraction takes from its highest bit; bytes
         // above the first one found may be found falsely, which nobody sees.
@@ -269,7 +268,7 @@ impl<'de> Reader<'de> {
     }
 
     /// Adds the digits that come next to `number`, which wraps beyond 64 bits. How many they are.
-    #[inline]
+    #[inline(always)]
     fn digits(&mut self, number: &mut u64) -> usize {
         let start = self.at;
         while let Some(byte @ b'0'..=b'9') = self.peek() {
@@ -279,8 +278,9 @@ impl<'de> Reader<'de> {
         self.at - start
     }
 
+    /// A number.
     #[inline]
-    fn number(&mut self) -> Option<Scalar<'de>> {
+    pub(crate) fn number(&mut self) -> Option<Scalar<'de>> {
         let start = self.at;
         let negative = self.eat(b'-');
         let mut significand = 0;

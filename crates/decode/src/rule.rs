@@ -7,6 +7,7 @@ use event::v1::RejectReason;
 use serde::de::{self, MapAccess, Unexpected};
 
 use crate::object::Context;
+use crate::reader::Reader;
 use crate::scan::Scan;
 
 /// Longest text of a field, in bytes.
@@ -32,11 +33,18 @@ pub(crate) trait Rule: Sized {
         Err(de::Error::invalid_type(Unexpected::Map, &Self::EXPECTED))
     }
 
+    /// The scalar that comes next. A rule that knows what it must be asks for that alone.
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.scalar()
+    }
+
     /// Reads the value of the field `name`, which is not `null`, the quick way: `None` where it cannot, or may not, be.
     #[inline]
-    fn scan(self, _name: &'static str, scan: &mut Scan<'_>) -> Option<Option<Self::Value>> {
-        let scalar = scan.reader.scalar()?;
-        self.scalar(scalar).ok().map(Some)
+    fn scan(self, _name: &'static str, scan: &mut Scan<'_>, slot: &mut Option<Self::Value>) -> Option<()> {
+        let scalar = Self::next(&mut scan.reader)?;
+        *slot = Some(self.scalar(scalar).ok()?);
+        Some(())
     }
 }
 
@@ -112,6 +120,12 @@ impl<T: TryFrom<u64>> Rule for Whole<T> {
     type Value = T;
     const EXPECTED: &'static str = "a whole number";
 
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.number()
+    }
+
+    #[inline]
     fn scalar(self, scalar: Scalar<'_>) -> Result<T, Fault> {
         let number = match scalar {
             Scalar::Unsigned(number) => T::try_from(number).ok(),
@@ -178,6 +192,12 @@ impl<T: Float> Rule for Real<T> {
     type Value = T;
     const EXPECTED: &'static str = "a number";
 
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.number()
+    }
+
+    #[inline]
     fn scalar(self, scalar: Scalar<'_>) -> Result<T, Fault> {
         let number = match scalar {
             Scalar::Unsigned(number) => number as f64,
@@ -225,6 +245,12 @@ impl Rule for Text {
     type Value = String;
     const EXPECTED: &'static str = "a text";
 
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.text().map(Scalar::Text)
+    }
+
+    #[inline]
     fn scalar(self, scalar: Scalar<'_>) -> Result<String, Fault> {
         match scalar {
             Scalar::Text(text) => Self::check(text).map(str::to_owned),
@@ -254,6 +280,12 @@ impl Rule for Digits {
     type Value = String;
     const EXPECTED: &'static str = "a text of digits";
 
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.text().map(Scalar::Text)
+    }
+
+    #[inline]
     fn scalar(self, scalar: Scalar<'_>) -> Result<String, Fault> {
         let Scalar::Text(text) = scalar else {
             return Err(Fault::wrong_type(scalar, Self::EXPECTED));

@@ -11,14 +11,14 @@ use crate::object::Object;
 use crate::reader::Reader;
 use crate::rule::Rule;
 
-/// Reads one payload.
-pub(crate) fn read<T: Object>(text: &str) -> Option<(T, Beyond<'_>)> {
+/// Reads one payload into a message that is empty. Where it cannot, what it leaves there means nothing.
+pub(crate) fn read<'de, T: Object>(text: &'de str, message: &mut T) -> Option<Beyond<'de>> {
     let mut scan =
         Scan { reader: Reader::new(text), beyond: Beyond::default(), group: "", extra_stood: false };
     scan.reader.space();
-    let message = T::scan(&mut scan)?;
+    message.scan(&mut scan)?;
     scan.reader.end()?;
-    Some((message, scan.beyond))
+    Some(scan.beyond)
 }
 
 /// Where the reader is, and what was kept aside.
@@ -31,29 +31,26 @@ pub(crate) struct Scan<'de> {
 }
 
 impl<'de> Scan<'de> {
-    /// The value of the known field `name`; `stood` says whether it did already.
+    /// The value of the known field `name`.
     #[inline]
     pub(crate) fn field<R: Rule>(
         &mut self,
         name: &'static str,
-        stood: &mut bool,
         rule: R,
-    ) -> Option<Option<R::Value>> {
-        if std::mem::replace(stood, true) {
-            return None;
-        }
+        slot: &mut Option<R::Value>,
+    ) -> Option<()> {
         if self.reader.peek() == Some(b'n') {
-            return self.reader.null().map(|()| None);
+            return self.reader.null();
         }
-        rule.scan(name, self)
+        rule.scan(name, self, slot)
     }
 
     /// The members of the group `name`.
-    pub(crate) fn group<T: Object>(&mut self, name: &'static str) -> Option<T> {
+    pub(crate) fn group<T: Object>(&mut self, name: &'static str, message: &mut T) -> Option<()> {
         self.group = name;
-        let message = T::scan(self)?;
+        message.scan(self)?;
         self.group = "";
-        Some(message)
+        Some(())
     }
 
     /// Keeps an unknown member aside, or the members of the payload's own `extra`.
