@@ -6,13 +6,17 @@ use access::{Action, Kind};
 use bus::Stream;
 use bytes::Bytes;
 use decode::Arrival;
-use event::v1::{DeadLetter, event::Kind as EventKind};
+use event::v1::DeadLetter;
+use event::{SessionPrefix, encode_heartbeat};
 use mqtt::reason;
 use prost::Message;
 
 use crate::session::Session;
 use crate::unacknowledged::Became;
 use crate::{Shared, now};
+
+/// Room for the event of a full heartbeat; a larger one grows.
+const EVENT_BYTES: usize = 384;
 
 /// What stands on Kafka for one PUBLISH.
 pub(crate) struct Record {
@@ -50,13 +54,16 @@ impl NotAuthorized {
 /// What a session needs to know for each of its heartbeats.
 pub(crate) struct Telemetry {
     key: Arc<str>,
+    /// What all its events begin with, encoded.
+    prefix: SessionPrefix,
     /// Whether the rules let this device publish its heartbeats, as of that state of the rules.
     allowed: (u64, bool),
 }
 
 impl Telemetry {
-    pub(crate) fn of(session: &Session, _shared: &Shared) -> Self {
-        Self { key: session.device_id.as_str().into(), allowed: (u64::MAX, false) }
+    pub(crate) fn of(session: &Session, shared: &Shared) -> Self {
+        let prefix = SessionPrefix::new(&session.device_id, &shared.node_id, shared.epoch, session.id);
+        Self { key: session.device_id.as_str().into(), prefix, allowed: (u64::MAX, false) }
     }
 
     /// Whether this is the device's own topic, and the rules let it publish there. Whatever the rules say, nobody
@@ -86,11 +93,12 @@ impl Telemetry {
             Arrival { at: received_at, session_id: session.id, message: session.traffic.messages_in };
         match decode::heartbeat(payload, &arrival, &shared.clock) {
             Ok(heartbeat) => {
-                let event = session.event(shared, received_at, EventKind::Heartbeat(heartbeat));
+                let mut event = Vec::with_capacity(EVENT_BYTES);
+                encode_heartbeat(&self.prefix, received_at, &session.traffic, &heartbeat, &mut event);
                 Record {
                     stream: Stream::Events,
                     key: self.key.clone(),
-                    payload: event.encode_to_vec(),
+                    payload: event,
                     code: reason::SUCCESS,
                     became: Became::Heartbeat,
                 }

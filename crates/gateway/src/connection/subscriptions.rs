@@ -68,7 +68,8 @@ where
 
 fn code_of(error: &SubscribeError) -> u8 {
     match error {
-        SubscribeError::TooMany { .. } => reason::QUOTA_EXCEEDED,
+        SubscribeError::TooMany { .. } | SubscribeError::NoRoom => reason::QUOTA_EXCEEDED,
+        SubscribeError::TooDeep { .. } => reason::TOPIC_FILTER_INVALID,
         SubscribeError::Gone => reason::UNSPECIFIED_ERROR,
     }
 }
