@@ -12,6 +12,8 @@
 //! perf record --call-graph dwarf PROGRAM --bench heartbeat_with_every_field --min-time 10
 //! ```
 
+mod routing;
+
 use event::{Millis, SessionId};
 use uuid::Uuid;
 
