@@ -40,6 +40,7 @@ pub(crate) fn of(record: &Input<'_>) -> Row {
     let row = match record.lane.stream {
         Stream::Events => event_row(record.payload, place),
         Stream::DeadLetters => dead_letter_row(record.payload, place),
+        Stream::Commands => Err("a record of a topic that the writer does not read".to_owned()),
     };
     row.unwrap_or_else(|detail| not_an_event(record, place, detail))
 }
