@@ -15,13 +15,15 @@ use tokio::sync::oneshot;
 
 use crate::{ClientError, Config, Offset, Partition, Permit, Window};
 
-/// Which of the two topics.
+/// Which of the topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stream {
     /// Normalised events.
     Events,
     /// Rejected payloads.
     DeadLetters,
+    /// Commands to devices.
+    Commands,
 }
 
 impl Stream {
@@ -30,6 +32,7 @@ impl Stream {
         match self {
             Self::Events => "events",
             Self::DeadLetters => "dead_letters",
+            Self::Commands => "commands",
         }
     }
 }
@@ -41,6 +44,7 @@ pub struct Producer {
     window: Window,
     events_topic: Arc<str>,
     dead_letters_topic: Arc<str>,
+    commands_topic: Arc<str>,
 }
 
 impl Producer {
@@ -77,6 +81,7 @@ impl Producer {
             window: Window::new(config.in_flight_messages_max, config.in_flight_bytes_max),
             events_topic: config.events_topic.as_str().into(),
             dead_letters_topic: config.dead_letters_topic.as_str().into(),
+            commands_topic: config.commands_topic.as_str().into(),
         })
     }
 
@@ -99,6 +104,7 @@ impl Producer {
         let topic = match stream {
             Stream::Events => &*self.events_topic,
             Stream::DeadLetters => &*self.dead_letters_topic,
+            Stream::Commands => &*self.commands_topic,
         };
         let (resolve, delivery) = oneshot::channel();
         let flight = Box::new(Flight { stream, resolve, sent_at: Instant::now(), permit });
@@ -133,7 +139,7 @@ impl Producer {
         failed_at.is_some_and(|at| at.elapsed() < span)
     }
 
-    /// Whether Kafka answers for both topics. Blocks the thread, at most twice `timeout`.
+    /// Whether Kafka answers for the topics of what devices send. Blocks the thread, at most twice `timeout`.
     pub(crate) fn answers(&self, timeout: Duration) -> Result<(), KafkaError> {
         for topic in [&*self.events_topic, &*self.dead_letters_topic] {
             crate::topics::partitions(self.client.client(), topic, timeout)?;
