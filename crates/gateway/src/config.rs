@@ -52,6 +52,9 @@ pub struct Config {
     /// How long a stopping gateway waits for what is in flight, milliseconds. Default 10,000: a third of the grace
     /// that orchestrators give. Range 100 to 600,000.
     pub shutdown_grace_ms: u32,
+    /// How often the node tells that it lives, milliseconds; three times as long without a word, and its sessions count as
+    /// lost. Default 5,000. Range 500 to 600,000.
+    pub node_alive_every_ms: u32,
     /// How old a device's clock may say a heartbeat is, hours, before it is not believed. Default 9,600 (400 days):
     /// a device that was stored over the winter. Range 1 to 43,800
     /// (five years: an insert may touch a hundred months of usage, not more).
@@ -91,6 +94,7 @@ impl Default for Config {
             topic_alias_max: 16,
             write_timeout_ms: 10_000,
             shutdown_grace_ms: 10_000,
+            node_alive_every_ms: 5_000,
             clock_past_max_hours: 9_600,
             clock_future_max_hours: 24,
         }
@@ -124,6 +128,7 @@ impl Config {
             .within("topic_alias_max", self.topic_alias_max, 0..=1_000)
             .within("write_timeout_ms", self.write_timeout_ms, 100..=120_000)
             .within("shutdown_grace_ms", self.shutdown_grace_ms, 100..=600_000)
+            .within("node_alive_every_ms", self.node_alive_every_ms, 500..=600_000)
             .within("clock_past_max_hours", self.clock_past_max_hours, 1..=43_800)
             .within("clock_future_max_hours", self.clock_future_max_hours, 0..=8_760)
             .done()

@@ -15,6 +15,7 @@ mod subscriptions;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use access::Kind;
@@ -43,7 +44,7 @@ use outbound::AliasesOut;
 /// the session that was, if a device had one, and how it ended: to be told by [`presence::disconnected`].
 pub(crate) async fn serve<S>(
     mut stream: S,
-    peer: Peer,
+    mut peer: Peer,
     shared: &Shared,
     stop: CancellationToken,
 ) -> Option<(Session, End)>
@@ -60,11 +61,14 @@ where
             return None;
         }
     };
+    peer.forget_certificate();
     shared.meter.sessions.increment(1);
+    shared.sessions.fetch_add(1, Ordering::Relaxed);
     let key = accepted.session.key.clone();
     let (session, ended) = Connection::new(stream, accepted, shared, &evict).serve().await;
     shared.directory.leave(&key, session.id);
     shared.meter.sessions.decrement(1);
+    shared.sessions.fetch_sub(1, Ordering::Relaxed);
     shared.meter.ended(ended.reason);
     if !presence::is_ordinary(ended.reason) {
         tracing::info!(
@@ -186,7 +190,7 @@ where
         };
         let delivery = connected
             .map_err(|error| End::told(Reason::StoreUnavailable, reason::SERVER_BUSY).because(&error))?;
-        self.unacknowledged.push(delivery, Answer::Nothing, 0);
+        self.unacknowledged.push(delivery, Answer::Connected, 0);
         if self.link.is_some() {
             self.offer_commands();
         }

@@ -28,12 +28,12 @@ use tokio_util::task::TaskTracker;
 pub use config::{ClientCertificates, Config, ProxyProtocol, TlsVersion};
 pub(crate) use gate::{AddressPlace, Bans, Place};
 pub(crate) use stream::Stream;
+pub(crate) use tls::Tls;
 pub use tls::TlsError;
 
 use crate::meter::Meter;
 use crate::pace::Bucket;
 use gate::Gate;
-use tls::Tls;
 use websocket::WebSocket;
 
 /// Files that a gateway opens beside its connections: Kafka, metrics, logs.
@@ -122,6 +122,11 @@ impl Peer {
     /// The client's certificate, checked, DER.
     pub(crate) fn certificate(&self) -> Option<&[u8]> {
         self.certificate.as_deref()
+    }
+
+    /// Who it is has been decided: the certificate need not be kept as long as the connection.
+    pub(crate) fn forget_certificate(&mut self) {
+        self.certificate = None;
     }
 
     /// `1.2` or `1.3`; empty without TLS.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use bus::DeliveryError;
 use event::v1::DisconnectReason as Reason;
 use mqtt::reason;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::unacknowledged::Unsettled;
 
 /// How a session ended.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl End {
     }
 
     /// Kafka did not take what this session has to have stored.
-    pub(crate) fn not_stored(error: &DeliveryError) -> Self {
+    pub(crate) fn not_stored(error: &Unsettled) -> Self {
         Self::told(Reason::StoreUnavailable, reason::SERVER_BUSY).because(error)
     }
 

@@ -19,21 +19,25 @@
 //! QoS 2, subscriptions, retained messages, topic aliases: each is refused by name, and said in CONNACK where MQTT 5
 //! has a property for it. A will is accepted and has nobody to go to, as there are no subscriptions.
 
+mod commands;
 mod config;
 mod connection;
 mod directory;
-mod downlink;
+pub mod downlink;
 mod edge;
 mod end;
 mod handshake;
 mod inbox;
 mod meter;
+pub mod nodes;
 mod pace;
 mod presence;
 mod record;
+mod reload;
 mod session;
 mod unacknowledged;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -51,10 +55,12 @@ pub use edge::{
     ClientCertificates, Config as ListenConfig, ListenError, ProxyProtocol, TlsError, TlsVersion,
 };
 
+use commands::Handout;
 use directory::Directory;
 use downlink::Downlink;
 use edge::{Arrived, Bans};
 use meter::Meter;
+use nodes::Life;
 
 /// What every connection shares.
 struct Shared {
@@ -68,6 +74,8 @@ struct Shared {
     bans: Arc<Bans>,
     downlink: Downlink,
     session_expiry_max_s: u32,
+    /// Sessions that stand.
+    sessions: AtomicU32,
     directory: Directory,
     /// Room for sessions that have ended and whose presence event is not stored yet.
     departures: Arc<Semaphore>,
@@ -86,6 +94,25 @@ pub enum RunError {
     /// The Kafka client cannot go on.
     #[error(transparent)]
     Broken(#[from] bus::Broken),
+    /// Commands are not heard any more.
+    #[error("commands to devices are not heard any more")]
+    Commands(#[from] downlink::RunError),
+}
+
+/// What a gateway is made of.
+pub struct Setup {
+    /// Section `gateway`.
+    pub config: Config,
+    /// Section `listen`.
+    pub listen: ListenConfig,
+    /// Section `broker`.
+    pub broker: broker::Config,
+    /// Section `commands`.
+    pub commands: downlink::Config,
+    /// Who may connect, and what they may do.
+    pub access: Access,
+    /// Where commands come in over HTTP; served by the caller.
+    pub endpoint: downlink::Endpoint,
 }
 
 /// Runs a gateway until `stop`; then stops accepting, lets what is in flight be acknowledged, ends every session
@@ -94,50 +121,68 @@ pub enum RunError {
 /// # Errors
 /// Where it cannot start, or its Kafka client is broken for good. `stop` is cancelled then.
 pub async fn run(
-    config: Config,
-    listen: &ListenConfig,
-    access: Access,
-    broker: &broker::Config,
+    setup: Setup,
     kafka: &bus::Config,
     health: &Health,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let Setup { config, listen, broker, commands, access, endpoint } = setup;
     let producer = Producer::new(kafka)?;
     let grace = Duration::from_millis(config.shutdown_grace_ms.into());
+    let node_id = NodeId(config.node_id.as_str().into());
+    // Rises at each start as long as the node's clock does.
+    let epoch = now().0.unsigned_abs();
+    let (downlink, hearing) = Downlink::new(commands, node_id.clone(), epoch, producer.clone());
+    let alive_every = Duration::from_millis(config.node_alive_every_ms.into());
+    let life = Life::new(producer.clone(), node_id.clone(), epoch, alive_every);
     let shared = Arc::new(Shared {
-        node_id: NodeId(config.node_id.as_str().into()),
-        // Rises at each start as long as the node's clock does.
-        epoch: now().0.unsigned_abs(),
+        node_id,
+        epoch,
         clock: config.clock_policy(),
         producer: producer.clone(),
         access,
         session_expiry_max_s: broker.session_expiry_max_s,
-        broker: Broker::new(broker.clone()),
-        bans: Arc::new(Bans::new(listen)),
-        downlink: Downlink,
+        sessions: AtomicU32::new(0),
+        broker: Broker::new(broker),
+        bans: Arc::new(Bans::new(&listen)),
+        downlink: downlink.clone(),
         directory: Directory::default(),
         departures: Arc::new(Semaphore::new(config.connections_max as usize)),
         meter: Meter::new(),
         config,
     });
     let listening = health.condition("mqtt_listens");
-    let edge = edge::open(&shared.config, listen, shared.bans.clone(), shared.meter.clone())?;
+    let edge = edge::open(&shared.config, &listen, shared.bans.clone(), shared.meter.clone())?;
     tracing::info!(mqtt = %shared.config.mqtt_listen, node_id = %shared.node_id.0, epoch = shared.epoch, "gateway starts");
 
     let background = CancellationToken::new();
     let tasks = TaskTracker::new();
     let watched = bus::watch(producer.clone(), health.condition("kafka_stores"), background.clone());
     tasks.spawn(shared.broker.clone().run(background.clone()));
-    let broken = Arc::new(OnceLock::new());
+    tasks.spawn(reload::watch(shared.clone(), edge.tls(), background.clone()));
     tasks.spawn({
+        let (life, shared, stop) = (life.clone(), shared.clone(), background.clone());
+        async move { life.tell(|| shared.sessions.load(Ordering::Relaxed), stop).await }
+    });
+    endpoint.attach(downlink);
+    let broken = Arc::new(OnceLock::new());
+    // What the gateway cannot do without ends it when it breaks; whoever starts the process again starts it anew.
+    let watch = {
         let (broken, stop) = (broken.clone(), stop.clone());
-        async move {
-            if let Err(error) = watched.await {
-                // Whoever starts the process again starts a new producer.
+        move |ended: Result<(), RunError>| {
+            if let Err(error) = ended {
                 let _first = broken.set(error);
                 stop.cancel();
             }
         }
+    };
+    tasks.spawn({
+        let watch = watch.clone();
+        async move { watch(watched.await.map_err(RunError::from)) }
+    });
+    tasks.spawn({
+        let (kafka, handout, stop) = (kafka.clone(), Handout(shared.broker.clone()), background.clone());
+        async move { watch(hearing.run(&kafka, Arc::new(handout), stop).await.map_err(RunError::from)) }
     });
 
     listening.set(true);
@@ -156,6 +201,11 @@ pub async fn run(
             left = connections.len(),
             "the grace is over: sessions end without their presence event"
         );
+    } else {
+        let left = grace.saturating_sub(stopping_since.elapsed());
+        if !matches!(tokio::time::timeout(left, life.stopping()).await, Ok(Ok(()))) {
+            tracing::warn!("kafka did not confirm that this node stops: it will be taken for lost, without sessions");
+        }
     }
     background.cancel();
     tasks.close();
@@ -165,7 +215,7 @@ pub async fn run(
     let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
     tracing::info!(?flushed, "gateway stopped");
     match Arc::into_inner(broken).and_then(OnceLock::into_inner) {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None => Ok(()),
     }
 }

@@ -14,6 +14,8 @@ use std::time::Instant;
 use bus::{Delivery, DeliveryError};
 use mqtt::PacketId;
 
+use crate::downlink::{IssueError, Issued};
+
 /// Which packet acknowledges a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
@@ -44,11 +46,27 @@ pub(crate) enum Answer {
     /// A PUBACK or PUBREC with that reason code.
     Publish { by: By, packet_id: PacketId, code: u8, became: Became, received_at: Instant },
     /// Nothing: it was the session's own `Connected` event.
+    Connected,
+    /// Nothing: a command that came with QoS 0.
     Nothing,
 }
 
-/// An answer whose time has come, with the delivery's outcome.
-pub(crate) type Settled = (Answer, Result<(), DeliveryError>);
+/// Why what a publish became does not stand.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unsettled {
+    /// Kafka did not take the record.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    /// The command was not taken in.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+/// An answer whose time has come, with the outcome.
+pub(crate) type Settled = (Answer, Result<(), Unsettled>);
+
+/// A command on its way to Kafka.
+pub(crate) type Issuing = Pin<Box<dyn Future<Output = Result<Issued, IssueError>> + Send>>;
 
 /// The queue of one connection.
 #[derive(Default)]
@@ -65,6 +83,7 @@ struct Entry {
 
 enum Waiting {
     Delivery(Delivery),
+    Issuing(Issuing),
     /// Nothing to wait for: a refusal or a message to subscribers, in its place in the order.
     Ready,
 }
@@ -74,6 +93,13 @@ impl Unacknowledged {
         self.bytes += bytes;
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.queue.push_back(Entry { waiting: Waiting::Delivery(delivery), answer, bytes });
+    }
+
+    /// A command. It was set in motion by whoever made it.
+    pub(crate) fn push_issuing(&mut self, issuing: Issuing, answer: Answer, bytes: usize) {
+        self.bytes += bytes;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.queue.push_back(Entry { waiting: Waiting::Issuing(issuing), answer, bytes });
     }
 
     /// An answer that waits for nothing but its turn.
@@ -98,7 +124,7 @@ impl Unacknowledged {
     pub(crate) fn pubrecs(&self) -> impl Iterator<Item = PacketId> + '_ {
         self.queue.iter().filter_map(|entry| match entry.answer {
             Answer::Publish { by: By::Pubrec, packet_id, .. } => Some(packet_id),
-            Answer::Publish { .. } | Answer::Nothing => None,
+            Answer::Publish { .. } | Answer::Connected | Answer::Nothing => None,
         })
     }
 
@@ -109,7 +135,10 @@ impl Unacknowledged {
             None => Poll::Pending,
             Some(Entry { waiting: Waiting::Ready, .. }) => Poll::Ready(Ok(())),
             Some(Entry { waiting: Waiting::Delivery(delivery), .. }) => {
-                Pin::new(delivery).poll(context).map(|report| report.map(drop))
+                Pin::new(delivery).poll(context).map(|report| Ok(report.map(drop)?))
+            }
+            Some(Entry { waiting: Waiting::Issuing(issuing), .. }) => {
+                issuing.as_mut().poll(context).map(|issued| Ok(issued.map(drop)?))
             }
         });
         let outcome = outcome.await;
@@ -123,7 +152,9 @@ impl Unacknowledged {
     pub(crate) fn try_next(&mut self) -> Option<Settled> {
         let outcome = match &mut self.queue.front_mut()?.waiting {
             Waiting::Ready => Ok(()),
-            Waiting::Delivery(delivery) => delivery.try_report()?.map(drop),
+            Waiting::Delivery(delivery) => delivery.try_report()?.map(drop).map_err(Into::into),
+            // Looked at when it is waited for.
+            Waiting::Issuing(_) => return None,
         };
         self.pop().map(|answer| (answer, outcome))
     }

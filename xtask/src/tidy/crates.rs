@@ -39,7 +39,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prost", &["event", "gateway", "writer"]),
     ("prost-build", &["event"]),
     ("protox", &["event"]),
-    ("axum", &["ops"]),
+    // The gateway has routes of its own on the operations port: commands to devices.
+    ("axum", &["ops", "gateway"]),
 ];
 const OUTSIDERS: &[&str] = &["system-tests", "benches"];
 

@@ -9,14 +9,15 @@ use bus::Permit;
 use bytes::Bytes;
 use decode::Topic;
 use event::v1::DisconnectReason as Reason;
+use futures_util::FutureExt;
 use mqtt::{AckIn, PacketId, Publish, Qos, reason};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Connection, Parked};
-use crate::downlink;
+use crate::commands;
 use crate::end::End;
 use crate::record::{NotAuthorized, Record};
-use crate::unacknowledged::{Answer, Became, By, Settled};
+use crate::unacknowledged::{Answer, Became, By, Issuing, Settled, Unsettled};
 
 /// What a publish wants to hear: nothing with QoS 0.
 type Asked = Option<(By, PacketId)>;
@@ -46,8 +47,8 @@ where
         if !self.shared.access.allows(&self.session.grant.principal, Asking::Publish, topic) {
             return self.refuse(topic, asked);
         }
-        match downlink::target(topic) {
-            Some(target) => self.take_command(publish, &target, asked),
+        match commands::target(topic) {
+            Some(target) => self.take_command(publish, &target, bytes, asked),
             None => self.take_message(publish, topic, bytes, asked),
         }
     }
@@ -90,26 +91,37 @@ where
         self.admit(record, asked)
     }
 
+    /// A command: Kafka takes it, and gives it to the node that has the device.
     fn take_command(
         &mut self,
         publish: &Publish<'_>,
-        target: &downlink::Target<'_>,
+        target: &commands::Target<'_>,
+        bytes: usize,
         asked: Asked,
     ) -> Result<(), End> {
-        let issued_by = &self.session.grant.principal.name;
-        match self.shared.downlink.record(target, publish, issued_by) {
-            Ok(record) => self.admit(record, asked),
+        let new = match commands::asked(target, publish, &self.session.grant.principal.name) {
+            Ok(new) => new,
             Err(error) => {
-                tracing::debug!(device_id = %self.session.device_id, error = &error as &dyn std::error::Error, "command refused");
-                match asked {
-                    Some((by, packet_id)) if self.version.is_v5() => {
-                        self.answer_now(by, packet_id, error.reason_code(), Became::Refused);
+                let answer = self.answer(asked, reason::TOPIC_NAME_INVALID, Became::Refused);
+                return match answer {
+                    Some(answer) if self.version.is_v5() => {
+                        self.unacknowledged.push_ready(answer);
                         Ok(())
                     }
-                    _ => Err(End::told(Reason::Quota, error.reason_code()).because(&error)),
-                }
+                    _ => Err(End::protocol(reason::TOPIC_NAME_INVALID, &error)),
+                };
             }
+        };
+        let answer = self.answer(asked, reason::SUCCESS, Became::Command).unwrap_or(Answer::Nothing);
+        let downlink = self.shared.downlink.clone();
+        let mut issuing: Issuing = Box::pin(async move { downlink.issue(new).await });
+        // It sets out now; who waits for it is the queue.
+        match (&mut issuing).now_or_never() {
+            None => self.unacknowledged.push_issuing(issuing, answer, bytes),
+            Some(Ok(_)) => self.unacknowledged.push_ready(answer),
+            Some(Err(error)) => self.settle((answer, Err(error.into())))?,
         }
+        Ok(())
     }
 
     fn take_message(
@@ -166,15 +178,15 @@ where
         self.unacknowledged.push_ready(Answer::Publish { by, packet_id, code, became, received_at });
     }
 
+    /// What a publish will hear, if it asked for anything.
+    fn answer(&self, asked: Asked, code: u8, became: Became) -> Option<Answer> {
+        let received_at = Instant::now();
+        asked.map(|(by, packet_id)| Answer::Publish { by, packet_id, code, became, received_at })
+    }
+
     /// Sends a record on its way if there is room in the window of the process; else QoS 1 and 2 wait and QoS 0 is shed.
     fn admit(&mut self, record: Record, asked: Asked) -> Result<(), End> {
-        let answer = asked.map(|(by, packet_id)| Answer::Publish {
-            by,
-            packet_id,
-            code: record.code,
-            became: record.became,
-            received_at: Instant::now(),
-        });
+        let answer = self.answer(asked, record.code, record.became);
         let bytes = record.bytes();
         let window = self.shared.producer.window();
         match (window.try_reserve(bytes), answer) {
@@ -210,9 +222,13 @@ where
     /// Answers a publish whose delivery is known. What Kafka did not take is never acknowledged.
     pub(super) fn settle(&mut self, (answer, outcome): Settled) -> Result<(), End> {
         let meter = &self.shared.meter;
-        let Answer::Publish { by, packet_id, code, became, received_at } = answer else {
+        let (by, packet_id, code, became, received_at) = match answer {
+            Answer::Publish { by, packet_id, code, became, received_at } => {
+                (by, packet_id, code, became, received_at)
+            }
             // A session that is not in the history does not go on.
-            return outcome.map_err(|error| End::not_stored(&error));
+            Answer::Connected => return outcome.map_err(|error| End::not_stored(&error)),
+            Answer::Nothing => return Ok(()),
         };
         let code = match outcome {
             Ok(()) => code,
@@ -221,7 +237,10 @@ where
                 if !self.version.is_v5() {
                     return Err(End::not_stored(&error));
                 }
-                reason::IMPLEMENTATION_SPECIFIC_ERROR
+                match &error {
+                    Unsettled::Delivery(_) => reason::IMPLEMENTATION_SPECIFIC_ERROR,
+                    Unsettled::Issue(error) => commands::code(error),
+                }
             }
         };
         if outcome_is_good(code, became) {

@@ -10,6 +10,7 @@ use std::num::NonZeroU16;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
+use crate::commands;
 use crate::end::End;
 
 /// Bytes that are made ready in one go; then they are written, and the socket sets the pace.
@@ -72,7 +73,7 @@ where
                             self.session.traffic.messages_out += 1;
                             self.shared.meter.sent.increment(1);
                             if let Some(tag) = message.tag {
-                                self.shared.downlink.sent(tag, &self.session);
+                                commands::sent(tag, &self.session, &self.shared.downlink);
                             }
                         }
                         Err(_too_large) => {
@@ -123,7 +124,7 @@ where
             return Err(End::protocol(reason::PROTOCOL_ERROR, "an answer that does not fit the message"));
         }
         if let Some(tag) = completed.tag {
-            self.shared.downlink.acknowledged(tag, ack.reason, &self.session);
+            commands::answered(tag, ack.reason, &self.session, &self.shared.downlink);
         }
         Ok(())
     }
@@ -131,7 +132,7 @@ where
     /// Asks for the commands that wait for this device: it has just connected to a kept session, or subscribed.
     pub(super) fn offer_commands(&mut self) {
         if self.session.grant.principal.kind == Kind::Device {
-            self.shared.downlink.offer_pending(&self.session.device_id, &self.shared.broker);
+            commands::offer_waiting(&self.session.device_id, &self.shared.downlink, &self.shared.broker);
         }
     }
 }
