@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use accept::ListenError;
-pub use config::{Authentication, Config};
+pub use config::Config;
 
 use directory::Directory;
 use meter::Meter;

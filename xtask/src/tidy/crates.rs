@@ -13,15 +13,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("devstack", &[]),
     ("chserver", &[]),
     ("mqtt", &[]),
+    ("access", &["event", "mqtt", "ops"]),
     ("broker", &["mqtt", "ops"]),
     ("decode", &["event"]),
     ("bus", &["ops"]),
     ("store", &["ops"]),
     ("simulator", &["event"]),
     ("registry", &["store", "event", "ops"]),
-    ("gateway", &["decode", "bus", "event", "ops"]),
+    ("gateway", &["access", "decode", "bus", "event", "ops"]),
     ("writer", &["store", "bus", "event", "ops"]),
-    ("fleetpulse", &["gateway", "writer", "registry", "simulator", "store", "bus", "decode", "event", "ops"]),
+    ("fleetpulse", &["access", "gateway", "writer", "registry", "simulator", "store", "bus", "decode", "event", "ops"]),
     // Must build where there is no C compiler: so none of the others.
     ("xtask", &["devstack"]),
     ("system-tests", &["*"]),
@@ -40,6 +41,12 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prost-build", &["event"]),
     ("protox", &["event"]),
     ("axum", &["ops"]),
+    ("jsonwebtoken", &["access"]),
+    ("argon2", &["access"]),
+    ("pbkdf2", &["access"]),
+    ("x509-parser", &["access"]),
+    ("hyper-util", &["access"]),
+    ("hyper-rustls", &["access"]),
 ];
 const OUTSIDERS: &[&str] = &["system-tests", "benches"];
 
