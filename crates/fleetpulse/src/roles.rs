@@ -23,7 +23,7 @@ pub(crate) fn sections(roles: &[Role]) -> Vec<Section> {
     let mut sections = vec![Section::Log, Section::Kafka];
     for role in roles {
         match role {
-            Role::Gateway => sections.push(Section::Gateway),
+            Role::Gateway => sections.extend([Section::Gateway, Section::Commands]),
             Role::Writer => sections.extend([Section::Clickhouse, Section::Writer]),
         }
     }

@@ -14,8 +14,14 @@ use toml::{Table, Value};
 pub(crate) const EXAMPLE: &str = include_str!("../../../deploy/fleetpulse.toml");
 
 #[cfg(test)]
-const ALL_SECTIONS: [Section; 5] =
-    [Section::Log, Section::Kafka, Section::Clickhouse, Section::Gateway, Section::Writer];
+const ALL_SECTIONS: [Section; 6] = [
+    Section::Log,
+    Section::Kafka,
+    Section::Clickhouse,
+    Section::Gateway,
+    Section::Writer,
+    Section::Commands,
+];
 
 const ENVIRONMENT_PREFIX: &str = "FLEETPULSE_";
 
@@ -27,6 +33,7 @@ pub(crate) enum Section {
     Clickhouse,
     Gateway,
     Writer,
+    Commands,
 }
 
 /// Everything that can be set.
@@ -38,6 +45,7 @@ pub(crate) struct Settings {
     pub clickhouse: store::Config,
     pub gateway: gateway::Config,
     pub writer: writer::Config,
+    pub commands: gateway::downlink::Config,
 }
 
 /// The settings cannot be used; every reason at once.
@@ -120,6 +128,7 @@ impl Settings {
                 Section::Clickhouse => self.clickhouse.validate(),
                 Section::Gateway => self.gateway.validate(),
                 Section::Writer => self.writer.validate(),
+                Section::Commands => self.commands.validate(),
             })
             .collect();
         if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }
