@@ -14,11 +14,13 @@ use toml::{Table, Value};
 pub(crate) const EXAMPLE: &str = include_str!("../../../deploy/fleetpulse.toml");
 
 #[cfg(test)]
-const ALL_SECTIONS: [Section; 6] = [
+const ALL_SECTIONS: [Section; 8] = [
     Section::Log,
     Section::Kafka,
     Section::Clickhouse,
     Section::Gateway,
+    Section::Access,
+    Section::Broker,
     Section::Writer,
     Section::Commands,
 ];
@@ -32,6 +34,8 @@ pub(crate) enum Section {
     Kafka,
     Clickhouse,
     Gateway,
+    Access,
+    Broker,
     Writer,
     Commands,
 }
@@ -44,6 +48,8 @@ pub(crate) struct Settings {
     pub kafka: bus::Config,
     pub clickhouse: store::Config,
     pub gateway: gateway::Config,
+    pub access: access::Config,
+    pub broker: broker::Config,
     pub writer: writer::Config,
     pub commands: gateway::downlink::Config,
 }
@@ -127,6 +133,8 @@ impl Settings {
                 Section::Kafka => self.kafka.validate(),
                 Section::Clickhouse => self.clickhouse.validate(),
                 Section::Gateway => self.gateway.validate(),
+                Section::Access => self.access.validate(),
+                Section::Broker => self.broker.validate(),
                 Section::Writer => self.writer.validate(),
                 Section::Commands => self.commands.validate(),
             })
