@@ -31,6 +31,8 @@
 //! A payload has at most [`PAYLOAD_BYTES_MAX`] bytes. Time is at most n log n in them, and the stack does not grow
 //! with the input. Unknown values nest at most [`NESTING_LEVELS_MAX`] levels.
 
+#[cfg(test)]
+mod agreement;
 mod beyond;
 mod clock;
 mod fields;
