@@ -174,7 +174,7 @@ fn number_is_serdes(text: &str) -> bool {
     match scalar {
         Scalar::Unsigned(number) => assert_eq!(oracle.as_u64(), Some(number), "{text}"),
         Scalar::Negative(number) => {
-            assert_eq!((oracle.as_u64(), oracle.as_i64()), (None, Some(number)), "{text}")
+            assert_eq!((oracle.as_u64(), oracle.as_i64()), (None, Some(number)), "{text}");
         }
         Scalar::Real(number) => {
             assert!(oracle.is_f64(), "{text}");
