@@ -55,7 +55,7 @@ pub enum ListenError {
         setting: &'static str,
         /// What the system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The process may not open enough files.
     #[error(
