@@ -14,8 +14,14 @@ use toml::{Table, Value};
 pub(crate) const EXAMPLE: &str = include_str!("../../../deploy/fleetpulse.toml");
 
 #[cfg(test)]
-const ALL_SECTIONS: [Section; 5] =
-    [Section::Log, Section::Kafka, Section::Clickhouse, Section::Gateway, Section::Writer];
+const ALL_SECTIONS: [Section; 6] = [
+    Section::Log,
+    Section::Kafka,
+    Section::Clickhouse,
+    Section::Gateway,
+    Section::Listen,
+    Section::Writer,
+];
 
 const ENVIRONMENT_PREFIX: &str = "FLEETPULSE_";
 
@@ -26,6 +32,7 @@ pub(crate) enum Section {
     Kafka,
     Clickhouse,
     Gateway,
+    Listen,
     Writer,
 }
 
@@ -37,6 +44,7 @@ pub(crate) struct Settings {
     pub kafka: bus::Config,
     pub clickhouse: store::Config,
     pub gateway: gateway::Config,
+    pub listen: gateway::ListenConfig,
     pub writer: writer::Config,
 }
 
@@ -119,6 +127,7 @@ impl Settings {
                 Section::Kafka => self.kafka.validate(),
                 Section::Clickhouse => self.clickhouse.validate(),
                 Section::Gateway => self.gateway.validate(),
+                Section::Listen => self.listen.validate(),
                 Section::Writer => self.writer.validate(),
             })
             .collect();

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::edge::Peer;
 use crate::handshake::{self, Accepted, Answered, HandshakeError};
 use crate::mqtt::{Ack, Goodbye, Packet, Publish, QoS, Wire};
 use crate::record::{self, Record};
@@ -50,13 +51,14 @@ impl End {
 /// [`presence::disconnected`].
 pub(crate) async fn serve<S>(
     mut stream: S,
-    peer: SocketAddr,
+    peer: Peer,
     shared: &Shared,
     stop: CancellationToken,
 ) -> Option<(Session, End)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let peer = peer.address;
     let end = stop.child_token();
     let Accepted { mut session, wire, inbox, outbox } = match greet(&mut stream, peer, shared, &end).await {
         Ok(accepted) => accepted,

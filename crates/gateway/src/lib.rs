@@ -1,7 +1,7 @@
 //! The gateway: MQTT 3.1.1 and 5.0 in, Kafka records out, and a PUBACK only for what Kafka holds.
 //!
 //! ```text
-//! accept -> handshake -> connection { read -> decode -> reserve -> produce -> (delivery report) -> PUBACK }
+//! edge -> handshake -> connection { read -> decode -> reserve -> produce -> (delivery report) -> PUBACK }
 //! ```
 //!
 //! # Guarantees
@@ -19,10 +19,10 @@
 //! QoS 2, subscriptions, retained messages, topic aliases: each is refused by name, and said in CONNACK where MQTT 5
 //! has a property for it. A will is accepted and has nobody to go to, as there are no subscriptions.
 
-mod accept;
 mod config;
 mod connection;
 mod directory;
+mod edge;
 mod handshake;
 mod meter;
 mod mqtt;
@@ -41,10 +41,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use accept::ListenError;
 pub use config::{Authentication, Config};
+pub use edge::{
+    ClientCertificates, Config as ListenConfig, ListenError, ProxyProtocol, TlsError, TlsVersion,
+};
 
 use directory::Directory;
+use edge::{Edge, Peer, Place, Stream};
 use meter::Meter;
 
 /// What every connection shares.
@@ -81,6 +84,7 @@ pub enum RunError {
 /// Where it cannot start, or its Kafka client is broken for good. `stop` is cancelled then.
 pub async fn run(
     config: Config,
+    listen: &ListenConfig,
     kafka: &bus::Config,
     health: &Health,
     stop: CancellationToken,
@@ -99,7 +103,7 @@ pub async fn run(
         config,
     });
     let listening = health.condition("mqtt_listens");
-    let listener = accept::listen(&shared.config).await?;
+    let edge = Edge::open(listen, &shared.config)?;
     tracing::info!(mqtt = %shared.config.mqtt_listen, node_id = %shared.node_id.0, epoch = shared.epoch, "gateway starts");
 
     let background = CancellationToken::new();
@@ -119,7 +123,11 @@ pub async fn run(
 
     listening.set(true);
     let connections = TaskTracker::new();
-    accept::accept(listener, &shared, &connections, &stop).await;
+    let serve = {
+        let (shared, stop) = (shared.clone(), stop.clone());
+        move |stream, peer, place| serve(stream, peer, place, shared.clone(), stop.clone())
+    };
+    edge.run(serve, &connections, &stop).await;
     listening.set(false);
 
     connections.close();
@@ -141,6 +149,20 @@ pub async fn run(
         Some(error) => Err(error.into()),
         None => Ok(()),
     }
+}
+
+/// Serves a connection, and tells how its session ended.
+async fn serve(stream: Stream, peer: Peer, place: Place, shared: Arc<Shared>, stop: CancellationToken) {
+    shared.meter.connections.increment(1);
+    let served = connection::serve(stream, peer, &shared, stop).await;
+    shared.meter.connections.decrement(1);
+    let Some((session, end)) = served else { return };
+    // The place is free for the next connection while the end of this one is stored. As many may wait so as there are
+    // places; one more keeps its place.
+    let departure = shared.departures.clone().try_acquire_owned();
+    let place = if departure.is_ok() { None } else { Some(place) };
+    presence::disconnected(&session, &shared, &end).await;
+    drop((place, departure));
 }
 
 /// The gateway's clock.

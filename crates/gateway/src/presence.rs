@@ -20,6 +20,7 @@ pub(crate) async fn connected(session: &Session, shared: &Shared) -> Result<Deli
         protocol_level: session.protocol_level.into(),
         clean_start: session.clean_start,
         keep_alive_s: session.keep_alive_s.into(),
+        ..Default::default()
     };
     send(
         session,
@@ -36,6 +37,7 @@ pub(crate) async fn disconnected(session: &Session, shared: &Shared, end: &End) 
         connected_at_ms: session.connected_at.0,
         reason: end.reason.into(),
         detail: end.detail.clone(),
+        ..Default::default()
     };
     let at = now().max(session.connected_at);
     let payload = session.event(shared, at, Kind::Disconnected(disconnected)).encode_to_vec();

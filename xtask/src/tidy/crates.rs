@@ -40,6 +40,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prost-build", &["event"]),
     ("protox", &["event"]),
     ("axum", &["ops"]),
+    ("rustls", &["access", "gateway", "simulator"]),
+    ("tokio-rustls", &["gateway", "simulator"]),
+    ("tokio-tungstenite", &["gateway", "simulator"]),
 ];
 const OUTSIDERS: &[&str] = &["system-tests", "benches"];
 
