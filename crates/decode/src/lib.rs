@@ -36,8 +36,10 @@ mod clock;
 mod fields;
 mod identity;
 mod object;
+mod reader;
 mod rejection;
 mod rule;
+mod scan;
 mod topic;
 
 pub use clock::ClockPolicy;
@@ -98,7 +100,15 @@ pub fn heartbeat(payload: &[u8], arrival: &Arrival, policy: &ClockPolicy) -> Res
         return Err(Rejection::new(RejectReason::TooLarge, detail));
     }
     let text = str::from_utf8(payload).map_err(|error| Rejection::new(RejectReason::NotJson, error))?;
-    let (mut heartbeat, beyond) = object::read::<Heartbeat>(text)?;
+    let mut heartbeat = Heartbeat::default();
+    let beyond = match scan::read(text, &mut heartbeat) {
+        Some(beyond) => beyond,
+        None => {
+            let beyond;
+            (heartbeat, beyond) = object::read(text)?;
+            beyond
+        }
+    };
     heartbeat.extra_json = beyond.into_json()?;
     let said_when = heartbeat.claimed_time_ms.is_some();
     policy.settle(&mut heartbeat, arrival.at);

@@ -23,7 +23,7 @@ pub(crate) fn sections(roles: &[Role]) -> Vec<Section> {
     let mut sections = vec![Section::Log, Section::Kafka];
     for role in roles {
         match role {
-            Role::Gateway => sections.extend([Section::Gateway, Section::Listen]),
+            Role::Gateway => sections.extend([Section::Gateway, Section::Access, Section::Broker]),
             Role::Writer => sections.extend([Section::Clickhouse, Section::Writer]),
         }
     }
@@ -55,9 +55,11 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
             let port =
                 Operations::bind(settings.gateway.operations_listen, "gateway.operations_listen").await?;
             operations.spawn(port.serve(metrics.clone(), health.clone(), stop_operations.clone()));
+            let access = access::Access::open(&settings.access)?;
             let ended = gateway::run(
                 settings.gateway.clone(),
-                &settings.listen,
+                access,
+                &settings.broker,
                 &settings.kafka,
                 &health,
                 stop_gateway.clone(),

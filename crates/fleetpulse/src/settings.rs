@@ -14,12 +14,13 @@ use toml::{Table, Value};
 pub(crate) const EXAMPLE: &str = include_str!("../../../deploy/fleetpulse.toml");
 
 #[cfg(test)]
-const ALL_SECTIONS: [Section; 6] = [
+const ALL_SECTIONS: [Section; 7] = [
     Section::Log,
     Section::Kafka,
     Section::Clickhouse,
     Section::Gateway,
-    Section::Listen,
+    Section::Access,
+    Section::Broker,
     Section::Writer,
 ];
 
@@ -32,7 +33,8 @@ pub(crate) enum Section {
     Kafka,
     Clickhouse,
     Gateway,
-    Listen,
+    Access,
+    Broker,
     Writer,
 }
 
@@ -44,7 +46,8 @@ pub(crate) struct Settings {
     pub kafka: bus::Config,
     pub clickhouse: store::Config,
     pub gateway: gateway::Config,
-    pub listen: gateway::ListenConfig,
+    pub access: access::Config,
+    pub broker: broker::Config,
     pub writer: writer::Config,
 }
 
@@ -127,7 +130,8 @@ impl Settings {
                 Section::Kafka => self.kafka.validate(),
                 Section::Clickhouse => self.clickhouse.validate(),
                 Section::Gateway => self.gateway.validate(),
-                Section::Listen => self.listen.validate(),
+                Section::Access => self.access.validate(),
+                Section::Broker => self.broker.validate(),
                 Section::Writer => self.writer.validate(),
             })
             .collect();

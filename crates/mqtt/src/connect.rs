@@ -92,6 +92,11 @@ pub fn connect<'a>(frame: &Frame<'a>) -> Result<Connect<'a>, Refused> {
     crate::begins_with_connect(&[frame.first]).map_err(untold)?;
     let mut reader = Reader::new(frame.body);
     let version = version(&mut reader).map_err(untold)??;
+    // [MQTT-2.1.3-1]; MQTT 3.1 does not use them.
+    if frame.first != 0x10 && version != Version::V31 {
+        return Err(Refused { error: DecodeError::Malformed("flags of CONNECT"), version });
+    }
+    frame.check_length(version).map_err(|error| Refused { error, version })?;
     read(&mut reader, version).map_err(|error| Refused { error, version })
 }
 
@@ -142,8 +147,10 @@ fn read<'a>(reader: &mut Reader<'a>, version: Version) -> Result<Connect<'a>, De
         return Err(DecodeError::ClientId);
     }
     let will = if has_will { Some(read_will(reader, version, will_qos, will_retain)?) } else { None };
-    let username = if has_username { Some(reader.text("user name")?) } else { None };
-    let password = if has_password { Some(reader.binary()?) } else { None };
+    // In MQTT 3.1 the length of the packet decides: a flag without its field is to be let pass.
+    let may_lack = |reader: &Reader<'_>| version == Version::V31 && reader.is_empty();
+    let username = if has_username && !may_lack(reader) { Some(reader.text("user name")?) } else { None };
+    let password = if has_password && !may_lack(reader) { Some(reader.binary()?) } else { None };
     reader.end()?;
     Ok(Connect {
         version,
@@ -173,7 +180,7 @@ fn read_will<'a>(
     let properties =
         if version.is_v5() { Properties::read(reader, Place::WILL)? } else { Properties::default() };
     let topic = reader.text("the will's topic")?;
-    if !topic::is_valid_name(topic) {
+    if !topic::is_name(topic) {
         return Err(DecodeError::TopicName("the will"));
     }
     let payload = reader.binary()?;

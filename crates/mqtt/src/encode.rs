@@ -1,4 +1,5 @@
-//! What a server sends. Everything is appended to the given buffer; nothing is ever larger than the client takes.
+//! What a server sends. Everything is appended to the given buffer, and nothing else is allocated, but for text of
+//! people's in CONNACK and DISCONNECT.
 
 use std::num::NonZeroU16;
 
@@ -49,7 +50,7 @@ pub struct OutgoingPublish<'a> {
     pub subscription_ids: &'a [u32],
 }
 
-/// The packet is larger than the client takes: it is not sent. [MQTT-3.1.2-24]
+/// The packet is larger than the client takes, or than a packet can be: it is not sent. [MQTT-3.1.2-24]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a packet of {bytes} bytes, the client takes {max}")]
 pub struct TooLargeForClient {
@@ -57,7 +58,8 @@ pub struct TooLargeForClient {
     max: u32,
 }
 
-/// Answers CONNECT. `code` is of the client's version.
+/// Answers CONNECT. `code` is of the client's version. A refusal says nothing of a session [MQTT-3.2.2-6], and neither
+/// does MQTT 3.1.
 pub fn connack(
     version: Version,
     session_present: bool,
@@ -66,7 +68,7 @@ pub fn connack(
     out: &mut Vec<u8>,
 ) {
     let start = begin(0x20, out);
-    out.extend([u8::from(session_present), code]);
+    out.extend([u8::from(session_present && code == 0 && version != Version::V31), code]);
     if version.is_v5() {
         let mut block = Vec::new();
         if let Some(seconds) = properties.session_expiry_s {
@@ -126,14 +128,16 @@ fn answer(first: u8, version: Version, packet_id: PacketId, code: u8, out: &mut 
     }
 }
 
-/// Answers SUBSCRIBE, a code for each filter.
+/// Answers SUBSCRIBE, a code for each filter. In MQTT 3 there is one refusal: 0x80.
 pub fn suback(version: Version, packet_id: PacketId, codes: &[u8], out: &mut Vec<u8>) {
     let start = begin(0x90, out);
     out.extend(packet_id.get().to_be_bytes());
     if version.is_v5() {
         out.push(0);
+        out.extend(codes);
+    } else {
+        out.extend(codes.iter().map(|&code| code.min(reason::UNSPECIFIED_ERROR)));
     }
-    out.extend(codes);
     end(start, out);
 }
 
@@ -170,72 +174,117 @@ pub fn disconnect(code: u8, why: Option<&str>, packet_bytes_max: Option<u32>, ou
     end(start, out);
 }
 
-/// Sends a message.
+/// Properties of a message that the server makes itself, for [`OutgoingPublish::forwarded`]; an empty content type is none.
+pub fn forwarded(content_type: &str, user_properties: &[(&str, &str)], out: &mut Vec<u8>) {
+    if !content_type.is_empty() {
+        property(id::CONTENT_TYPE, &text(content_type), out);
+    }
+    for (name, value) in user_properties {
+        property(id::USER_PROPERTY, &text(name), out);
+        out.extend(text(value));
+    }
+}
+
+/// Sends a message. Properties are left out for MQTT 3.
 ///
 /// # Errors
-/// Where the packet would be larger than `packet_bytes_max`; nothing is appended then.
+/// Where the packet would be larger than `packet_bytes_max`, or than a packet can be; nothing is appended then.
 pub fn publish(
     version: Version,
     publish: &OutgoingPublish<'_>,
     packet_bytes_max: Option<u32>,
     out: &mut Vec<u8>,
 ) -> Result<(), TooLargeForClient> {
-    let before = out.len();
-    let first = 0x30 | u8::from(publish.dup) << 3 | publish.qos.as_u8() << 1 | u8::from(publish.retain);
-    let start = begin(first, out);
-    out.extend(text(publish.topic));
-    if let Some(packet_id) = publish.packet_id {
-        out.extend(packet_id.get().to_be_bytes());
+    let properties = version.is_v5().then(|| properties_bytes(publish));
+    let remaining = 2
+        + publish.topic.len()
+        + publish.packet_id.map_or(0, |_| 2)
+        + properties.map_or(0, |bytes| variable_bytes(bytes) + bytes)
+        + publish.payload.len();
+    let bytes = 1 + variable_bytes(remaining) + remaining;
+    let max = packet_bytes_max.unwrap_or(u32::MAX);
+    let too_large = TooLargeForClient { bytes, max };
+    let topic_bytes = u16::try_from(publish.topic.len()).map_err(|_| too_large)?;
+    if remaining > REMAINING_MAX || bytes > max as usize {
+        return Err(too_large);
     }
-    if version.is_v5() {
-        let mut block = publish.forwarded.to_vec();
+    debug_assert_eq!(publish.packet_id.is_some(), publish.qos > Qos::AtMostOnce, "[MQTT-2.2.1-2]");
+    // Without a packet id only QoS 0 can be said, and DUP not there [MQTT-3.3.1-2].
+    let of_qos = match publish.packet_id {
+        Some(_) => u8::from(publish.dup) << 3 | publish.qos.as_u8() << 1,
+        None => 0,
+    };
+    out.reserve(bytes);
+    out.push(0x30 | of_qos | u8::from(publish.retain));
+    variable(remaining, out);
+    out.extend_from_slice(&topic_bytes.to_be_bytes());
+    out.extend_from_slice(publish.topic.as_bytes());
+    if let Some(packet_id) = publish.packet_id {
+        out.extend_from_slice(&packet_id.get().to_be_bytes());
+    }
+    if let Some(bytes) = properties {
+        variable(bytes, out);
+        out.extend_from_slice(publish.forwarded);
         if let Some(seconds) = publish.message_expiry_s {
-            property(id::MESSAGE_EXPIRY, &seconds.to_be_bytes(), &mut block);
+            property(id::MESSAGE_EXPIRY, &seconds.to_be_bytes(), out);
         }
         if let Some(alias) = publish.topic_alias {
-            property(id::TOPIC_ALIAS, &alias.get().to_be_bytes(), &mut block);
+            property(id::TOPIC_ALIAS, &alias.get().to_be_bytes(), out);
         }
-        for subscription_id in publish.subscription_ids {
-            block.push(0x0b);
-            variable(*subscription_id as usize, &mut block);
+        for &subscription_id in publish.subscription_ids {
+            property(id::SUBSCRIPTION_ID, &[], out);
+            variable(subscription_id as usize, out);
         }
-        variable(block.len(), out);
-        out.extend(block);
     }
-    out.extend(publish.payload);
-    end(start, out);
-    let bytes = out.len() - before;
-    match packet_bytes_max {
-        Some(max) if bytes > max as usize => {
-            out.truncate(before);
-            Err(TooLargeForClient { bytes, max })
-        }
-        _ => Ok(()),
-    }
+    out.extend_from_slice(publish.payload);
+    Ok(())
+}
+
+fn properties_bytes(publish: &OutgoingPublish<'_>) -> usize {
+    let ids = publish.subscription_ids.iter();
+    publish.forwarded.len()
+        + publish.message_expiry_s.map_or(0, |_| 5)
+        + publish.topic_alias.map_or(0, |_| 3)
+        + ids.map(|&subscription_id| 1 + variable_bytes(subscription_id as usize)).sum::<usize>()
 }
 
 /// Begins a packet; [`end`] puts its length in.
 fn begin(first: u8, out: &mut Vec<u8>) -> usize {
-    out.push(first);
+    out.extend_from_slice(&[first, 0]);
     out.len()
 }
 
 fn end(start: usize, out: &mut Vec<u8>) {
-    let length = out.len() - start;
-    let mut encoded = Vec::with_capacity(4);
-    variable(length, &mut encoded);
-    out.splice(start..start, encoded);
+    let (encoded, count) = encoded_variable(out.len() - start);
+    out.splice(start - 1..start, encoded.into_iter().take(count));
 }
 
-fn variable(mut value: usize, out: &mut Vec<u8>) {
-    loop {
-        let low = u8::try_from(value & 0x7f).unwrap_or_default();
-        value >>= 7;
-        if value == 0 {
-            out.push(low);
-            return;
-        }
-        out.push(low | 0x80);
+/// The most that four bytes can say.
+const REMAINING_MAX: usize = 268_435_455;
+
+fn variable(value: usize, out: &mut Vec<u8>) {
+    let (encoded, count) = encoded_variable(value);
+    out.extend(encoded.into_iter().take(count));
+}
+
+/// Bytes of a variable byte integer, and how many of them count. No value here is above [`REMAINING_MAX`].
+fn encoded_variable(value: usize) -> ([u8; 4], usize) {
+    debug_assert!(value <= REMAINING_MAX, "{value}");
+    let count = variable_bytes(value);
+    let mut encoded = [0; 4];
+    for (index, byte) in encoded.iter_mut().enumerate() {
+        let [low, ..] = (value >> (7 * index)).to_le_bytes();
+        *byte = if index + 1 < count { low | 0x80 } else { low & 0x7f };
+    }
+    (encoded, count)
+}
+
+fn variable_bytes(value: usize) -> usize {
+    match value {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
     }
 }
 
@@ -298,6 +347,96 @@ mod tests {
         assert!(publish(Version::V5, &sent, Some(length - 1), &mut small).is_err());
         assert_eq!(small, [7], "nothing is left of what was refused");
         assert!(publish(Version::V5, &sent, Some(length), &mut small).is_ok());
+    }
+
+    #[test]
+    fn a_length_has_as_many_bytes_as_it_needs() {
+        for (value, expected) in [
+            (0, &[0x00][..]),
+            (127, &[0x7f]),
+            (128, &[0x80, 0x01]),
+            (16_383, &[0xff, 0x7f]),
+            (16_384, &[0x80, 0x80, 0x01]),
+            (2_097_151, &[0xff, 0xff, 0x7f]),
+            (2_097_152, &[0x80, 0x80, 0x80, 0x01]),
+            (REMAINING_MAX, &[0xff, 0xff, 0xff, 0x7f]),
+        ] {
+            let mut out = Vec::new();
+            variable(value, &mut out);
+            assert_eq!(out, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_topic_that_no_packet_can_hold_is_not_cut() {
+        let topic = "a".repeat(65_536);
+        let sent = OutgoingPublish {
+            topic: &topic,
+            topic_alias: None,
+            payload: b"x",
+            qos: Qos::AtMostOnce,
+            packet_id: None,
+            retain: false,
+            dup: true,
+            message_expiry_s: None,
+            forwarded: &[],
+            subscription_ids: &[],
+        };
+        let mut out = Vec::new();
+        assert!(publish(Version::V5, &sent, None, &mut out).is_err());
+        assert!(out.is_empty());
+        publish(Version::V311, &OutgoingPublish { topic: "a", ..sent }, None, &mut out).expect("small");
+        assert_eq!(out, [0x30, 4, 0, 1, b'a', b'x'], "no DUP with QoS 0");
+    }
+
+    #[test]
+    fn a_message_has_the_id_of_every_subscription_that_brought_it() {
+        let sent = OutgoingPublish {
+            topic: "a",
+            topic_alias: None,
+            payload: b"x",
+            qos: Qos::AtMostOnce,
+            packet_id: None,
+            retain: false,
+            dup: false,
+            message_expiry_s: None,
+            forwarded: &[],
+            subscription_ids: &[1, 268_435_455],
+        };
+        let mut out = Vec::new();
+        publish(Version::V5, &sent, None, &mut out).expect("small");
+        assert_eq!(out, b"\x30\x0c\0\x01a\x07\x0b\x01\x0b\xff\xff\xff\x7fx");
+    }
+
+    #[test]
+    fn answers_have_the_codes_of_their_version_and_no_more() {
+        let mut out = Vec::new();
+        suback(Version::V311, one(), &[1, reason::NOT_AUTHORIZED], &mut out);
+        suback(Version::V5, one(), &[1, reason::NOT_AUTHORIZED], &mut out);
+        unsuback(Version::V311, one(), &[0, 0], &mut out);
+        unsuback(Version::V5, one(), &[0, 0x11], &mut out);
+        let properties = ConnackProperties::default();
+        connack(Version::V31, true, 0, &properties, &mut out);
+        connack(Version::V311, true, 0, &properties, &mut out);
+        connack(Version::V5, true, reason::BANNED, &properties, &mut out);
+        let expected: [&[u8]; 7] = [
+            &[0x90, 4, 0, 1, 1, 0x80],
+            &[0x90, 5, 0, 1, 0, 1, 0x87],
+            &[0xb0, 2, 0, 1],
+            &[0xb0, 5, 0, 1, 0, 0, 0x11],
+            &[0x20, 2, 0, 0],
+            &[0x20, 2, 1, 0],
+            &[0x20, 3, 0, 0x8a, 0],
+        ];
+        assert_eq!(out, expected.concat());
+    }
+
+    #[test]
+    fn a_packet_of_more_than_127_bytes_has_its_length_in_two() {
+        let mut out = vec![7];
+        suback(Version::V5, one(), &[0; 200], &mut out);
+        assert_eq!(out[..7], [7, 0x90, 0xcb, 0x01, 0, 1, 0]);
+        assert_eq!(out.len(), 1 + 3 + 203);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The fixed header: where one packet ends and the next begins.
 
-use crate::DecodeError;
+use crate::{DecodeError, Version};
 
 /// One packet's bytes, cut by its fixed header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,15 +13,35 @@ pub struct Frame<'a> {
     pub len: usize,
 }
 
+impl Frame<'_> {
+    /// From MQTT 5 on a length has no more bytes than it needs [MQTT-1.5.5-1]. Earlier versions ask for nothing, and
+    /// small devices that leave room for the longest they send keep to them.
+    pub(crate) fn check_length(&self, version: Version) -> Result<(), DecodeError> {
+        let needed = match self.body.len() {
+            0..0x80 => 2,
+            0x80..0x4000 => 3,
+            0x4000..0x20_0000 => 4,
+            _ => 5,
+        };
+        if version.is_v5() && self.len > self.body.len() + needed { Err(PADDED) } else { Ok(()) }
+    }
+}
+
+const PADDED: DecodeError = DecodeError::Malformed("a length in more bytes than it needs");
+
 /// The packet at the beginning of `input`; `None` where more bytes are needed. Reserves nothing, whatever is announced.
 ///
 /// # Errors
-/// [`DecodeError::TooLarge`] as soon as the header says so; [`DecodeError::Malformed`] for a length that is none.
+/// [`DecodeError::TooLarge`] as soon as the header says so; [`DecodeError::Malformed`] for a length that is none;
+/// [`DecodeError::Protocol`] for the reserved packet type, from its first byte on.
 pub fn frame(input: &[u8], packet_bytes_max: u32) -> Result<Option<Frame<'_>>, DecodeError> {
     let Some((&first, rest)) = input.split_first() else {
         return Ok(None);
     };
-    let Some((remaining, length_bytes)) = remaining_length(rest)? else {
+    if first >> 4 == 0 {
+        return Err(DecodeError::Protocol("the reserved packet type 0"));
+    }
+    let Some((remaining, length_bytes)) = variable(rest)? else {
         return Ok(None);
     };
     let header = 1 + length_bytes;
@@ -33,15 +53,20 @@ pub fn frame(input: &[u8], packet_bytes_max: u32) -> Result<Option<Frame<'_>>, D
     Ok(input.get(header..len).map(|body| Frame { first, body, len }))
 }
 
-/// A variable byte integer: its value and its own length. [MQTT-1.5.5-1]
-pub(crate) fn remaining_length(input: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
+/// A variable byte integer: its value and its own length, in as many bytes as it needs. [MQTT-1.5.5-1]
+pub(crate) fn shortest_variable(input: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
+    match variable(input)? {
+        Some((_, length)) if length > 1 && input.get(length - 1) == Some(&0) => Err(PADDED),
+        read => Ok(read),
+    }
+}
+
+/// A variable byte integer: its value and its own length.
+fn variable(input: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
     let mut value = 0;
     for (index, &byte) in input.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7f) << (7 * index);
         if byte & 0x80 == 0 {
-            if byte == 0 && index > 0 {
-                return Err(DecodeError::Malformed("a length in more bytes than it needs"));
-            }
             return Ok(Some((value, index + 1)));
         }
     }
@@ -52,12 +77,12 @@ pub(crate) fn remaining_length(input: &[u8]) -> Result<Option<(u32, usize)>, Dec
 /// protocol need not be waited for.
 ///
 /// # Errors
-/// [`DecodeError::NotConnect`], or [`DecodeError::Malformed`] where the reserved flags are set.
+/// [`DecodeError::NotConnect`].
 pub fn begins_with_connect(input: &[u8]) -> Result<(), DecodeError> {
     match input.first() {
-        None | Some(0x10) => Ok(()),
-        Some(first) if first >> 4 == 1 => Err(DecodeError::Malformed("flags of CONNECT")),
-        Some(_) => Err(DecodeError::NotConnect),
+        // The flags are judged when the version is known: in MQTT 3.1 they mean nothing.
+        Some(first) if first >> 4 != 1 => Err(DecodeError::NotConnect),
+        _ => Ok(()),
     }
 }
 
@@ -82,8 +107,26 @@ mod tests {
     }
 
     #[test]
-    fn a_length_has_at_most_four_bytes_and_no_more_than_it_needs() {
+    fn a_length_has_at_most_four_bytes() {
         assert!(matches!(frame(&[0x30, 0x80, 0x80, 0x80, 0x80, 1], 100), Err(DecodeError::Malformed(_))));
-        assert!(matches!(frame(&[0x30, 0x80, 0x00], 100), Err(DecodeError::Malformed(_))));
+        assert!(matches!(frame(&[0x30, 0x80, 0x80, 0x80, 0x80], 100), Err(DecodeError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_length_in_more_bytes_than_it_needs_is_malformed_in_version_5_alone() {
+        for bytes in [&[0xc0, 0x80, 0x00][..], &[0xc0, 0x80, 0x80, 0x80, 0x00]] {
+            let padded = frame(bytes, 100).expect("a packet").expect("whole");
+            assert_eq!((padded.len, padded.body.len()), (bytes.len(), 0));
+            assert_eq!(padded.check_length(Version::V311), Ok(()));
+            assert_eq!(padded.check_length(Version::V5), Err(PADDED));
+        }
+        assert_eq!(shortest_variable(&[0x80, 0x01]), Ok(Some((128, 2))));
+        assert_eq!(shortest_variable(&[0xff, 0x80, 0x00]), Err(PADDED));
+        assert_eq!(shortest_variable(&[0]), Ok(Some((0, 1))));
+    }
+
+    #[test]
+    fn the_reserved_packet_type_is_told_by_its_first_byte() {
+        assert!(matches!(frame(&[0x0a], 100), Err(DecodeError::Protocol(_))));
     }
 }

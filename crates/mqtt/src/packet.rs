@@ -1,5 +1,6 @@
 //! Every packet that a client may send after its CONNECT.
 
+use std::fmt;
 use std::num::NonZeroU16;
 
 use crate::properties::{Place, Properties};
@@ -71,6 +72,7 @@ pub struct Subscribe<'a> {
     /// Comes with each message that these subscriptions bring.
     pub subscription_id: Option<u32>,
     filters: &'a [u8],
+    count: usize,
     version: Version,
 }
 
@@ -106,6 +108,7 @@ pub struct Unsubscribe<'a> {
     /// Names the exchange.
     pub packet_id: PacketId,
     filters: &'a [u8],
+    count: usize,
 }
 
 /// The client leaves.
@@ -118,12 +121,24 @@ pub struct Disconnect {
 }
 
 /// Enhanced authentication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Auth<'a> {
     /// The reason code.
     pub reason: u8,
-    /// The method.
+    /// The method; there always.
     pub method: Option<&'a str>,
+    /// What the method wants.
+    pub data: Option<&'a [u8]>,
+}
+
+/// The data is not shown.
+impl fmt::Debug for Auth<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth")
+            .field("reason", &self.reason)
+            .field("method", &self.method)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Reads a packet that came after CONNECT.
@@ -132,12 +147,14 @@ pub struct Auth<'a> {
 /// Where the bytes are no packet, or one that a client may not send, a second CONNECT included. [MQTT-3.1.0-2]
 pub fn packet<'a>(frame: &Frame<'a>, version: Version) -> Result<Packet<'a>, DecodeError> {
     let (kind, flags) = (frame.first >> 4, frame.first & 0x0f);
+    frame.check_length(version)?;
     if kind == 3 {
         return publish(frame, version).map(Packet::Publish);
     }
-    // [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]; all others have none. [MQTT-2.1.3-1]
+    // [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1]; all others have none. [MQTT-2.1.3-1] In MQTT 3.1 some of these are
+    // sent again with DUP, and the others' flags mean nothing.
     let expected = if matches!(kind, 6 | 8 | 10) { 0b0010 } else { 0 };
-    if flags != expected {
+    if flags != expected && version != Version::V31 {
         return Err(DecodeError::Malformed("flags of the fixed header"));
     }
     let mut reader = Reader::new(frame.body);
@@ -174,7 +191,7 @@ fn publish<'a>(frame: &Frame<'a>, version: Version) -> Result<Publish<'a>, Decod
     let packet_id = if qos == Qos::AtMostOnce { None } else { Some(reader.packet_id()?) };
     let properties =
         if version.is_v5() { Properties::read(&mut reader, Place::PUBLISH)? } else { Properties::default() };
-    if !topic::is_valid_name(topic) {
+    if !topic::is_name(topic) {
         if !topic.is_empty() {
             // [MQTT-3.3.2-2]
             return Err(DecodeError::TopicName("PUBLISH"));
@@ -232,10 +249,12 @@ fn subscribe<'a>(reader: &mut Reader<'a>, version: Version) -> Result<Subscribe<
         // [MQTT-3.8.3-2]
         return Err(DecodeError::Protocol("SUBSCRIBE without a filter"));
     }
+    let mut count = 0;
     while !checked.is_empty() {
         filter(&mut checked, version)?;
+        count += 1;
     }
-    Ok(Subscribe { packet_id, subscription_id: properties.subscription_id, filters, version })
+    Ok(Subscribe { packet_id, subscription_id: properties.subscription_id, filters, count, version })
 }
 
 fn filter<'a>(reader: &mut Reader<'a>, version: Version) -> Result<Filter<'a>, DecodeError> {
@@ -263,7 +282,7 @@ fn filter<'a>(reader: &mut Reader<'a>, version: Version) -> Result<Filter<'a>, D
 
 fn filter_text<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
     let filter = reader.text("topic filter")?;
-    if topic::is_valid_filter(filter) { Ok(filter) } else { Err(DecodeError::TopicFilter("a subscription")) }
+    if topic::is_filter(filter) { Ok(filter) } else { Err(DecodeError::TopicFilter("a subscription")) }
 }
 
 fn unsubscribe<'a>(reader: &mut Reader<'a>, version: Version) -> Result<Unsubscribe<'a>, DecodeError> {
@@ -277,13 +296,21 @@ fn unsubscribe<'a>(reader: &mut Reader<'a>, version: Version) -> Result<Unsubscr
         // [MQTT-3.10.3-2]
         return Err(DecodeError::Protocol("UNSUBSCRIBE without a filter"));
     }
+    let mut count = 0;
     while !checked.is_empty() {
         filter_text(&mut checked)?;
+        count += 1;
     }
-    Ok(Unsubscribe { packet_id, filters })
+    Ok(Unsubscribe { packet_id, filters, count })
 }
 
 impl<'a> Subscribe<'a> {
+    /// How many; never 0.
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
     /// The subscriptions, in their order.
     pub fn filters(&self) -> impl Iterator<Item = Filter<'a>> + use<'a> {
         let (mut reader, version) = (Reader::new(self.filters), self.version);
@@ -292,6 +319,12 @@ impl<'a> Subscribe<'a> {
 }
 
 impl<'a> Unsubscribe<'a> {
+    /// How many; never 0.
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
     /// The filters, in their order.
     pub fn filters(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let mut reader = Reader::new(self.filters);
@@ -312,13 +345,16 @@ fn disconnect(reader: &mut Reader<'_>, version: Version) -> Result<Disconnect, D
 }
 
 fn auth<'a>(reader: &mut Reader<'a>) -> Result<Auth<'a>, DecodeError> {
-    if reader.is_empty() {
-        return Ok(Auth { reason: reason::SUCCESS, method: None });
-    }
-    let allowed = [reason::SUCCESS, reason::CONTINUE_AUTHENTICATION, reason::RE_AUTHENTICATE];
-    let code = reason_code(reader, &allowed)?;
+    // Nothing at all would mean success, which only a server says. (Table 3-11)
+    let code = match reader.is_empty() {
+        true => reason::SUCCESS,
+        false => reason_code(reader, &[reason::CONTINUE_AUTHENTICATION, reason::RE_AUTHENTICATE])?,
+    };
     let properties =
         if reader.is_empty() { Properties::default() } else { Properties::read(reader, Place::AUTH)? };
     reader.end()?;
-    Ok(Auth { reason: code, method: properties.authentication_method })
+    if code == reason::SUCCESS || properties.authentication_method.is_none() {
+        return Err(DecodeError::Protocol("AUTH without a reason or without a method"));
+    }
+    Ok(Auth { reason: code, method: properties.authentication_method, data: properties.authentication_data })
 }

@@ -1,5 +1,6 @@
 //! Properties of MQTT 5: which packet may have which, in what range, and how often. (Section 2.2.2.2)
 
+use std::fmt;
 use std::num::NonZeroU16;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -23,12 +24,19 @@ pub(crate) mod id {
     pub(crate) const REQUEST_PROBLEM_INFORMATION: u32 = 0x17;
     pub(crate) const WILL_DELAY: u32 = 0x18;
     pub(crate) const REQUEST_RESPONSE_INFORMATION: u32 = 0x19;
+    pub(crate) const RESPONSE_INFORMATION: u32 = 0x1a;
+    pub(crate) const SERVER_REFERENCE: u32 = 0x1c;
     pub(crate) const REASON_STRING: u32 = 0x1f;
     pub(crate) const RECEIVE_MAX: u32 = 0x21;
     pub(crate) const TOPIC_ALIAS_MAX: u32 = 0x22;
     pub(crate) const TOPIC_ALIAS: u32 = 0x23;
+    pub(crate) const QOS_MAX: u32 = 0x24;
+    pub(crate) const RETAIN_AVAILABLE: u32 = 0x25;
     pub(crate) const USER_PROPERTY: u32 = 0x26;
     pub(crate) const PACKET_BYTES_MAX: u32 = 0x27;
+    pub(crate) const WILDCARDS_AVAILABLE: u32 = 0x28;
+    pub(crate) const SUBSCRIPTION_IDS_AVAILABLE: u32 = 0x29;
+    pub(crate) const SHARED_AVAILABLE: u32 = 0x2a;
 }
 
 /// Where properties stand: the set of identifiers that may be there.
@@ -75,6 +83,14 @@ impl Place {
         id::USER_PROPERTY,
         id::CONTENT_TYPE,
     ]);
+    /// What a server passes on from a PUBLISH or a will.
+    const FORWARDED: Self = Self::of(&[
+        id::PAYLOAD_FORMAT,
+        id::RESPONSE_TOPIC,
+        id::CORRELATION_DATA,
+        id::USER_PROPERTY,
+        id::CONTENT_TYPE,
+    ]);
     pub(crate) const ANSWER: Self = Self::of(&[id::REASON_STRING, id::USER_PROPERTY]);
     pub(crate) const SUBSCRIBE: Self = Self::of(&[id::SUBSCRIPTION_ID, id::USER_PROPERTY]);
     pub(crate) const UNSUBSCRIBE: Self = Self::of(&[id::USER_PROPERTY]);
@@ -105,22 +121,23 @@ pub(crate) struct Properties<'a> {
 impl<'a> Properties<'a> {
     /// Reads a block of properties, its length included.
     pub(crate) fn read(reader: &mut Reader<'a>, place: Place) -> Result<Self, DecodeError> {
-        let length = reader.variable()?;
-        if length == 0 {
-            return Ok(Self::default());
+        match reader.variable()? {
+            0 => Ok(Self::default()),
+            length => Self::of(reader.take(length as usize)?, place),
         }
-        let raw = reader.take(length as usize)?;
+    }
+
+    /// Reads a block of properties without its length.
+    fn of(raw: &'a [u8], place: Place) -> Result<Self, DecodeError> {
         let mut found = Self { raw, ..Self::default() };
         let mut seen = 0_u64;
         let mut block = Reader::new(raw);
         while !block.is_empty() {
             let id = block.variable()?;
             if id >= 64 || place.0 & (1 << id) == 0 {
-                return Err(if is_known(id) {
-                    DecodeError::Protocol("a property that this packet may not have")
-                } else {
-                    DecodeError::Malformed("an unknown property")
-                });
+                // What has no value or is none at all is malformed in the first place.
+                value(id, &mut block)?;
+                return Err(DecodeError::Protocol("a property that this packet may not have"));
             }
             // User properties may repeat; no other, as far as a client may send it.
             if id != id::USER_PROPERTY && seen & (1 << id) != 0 {
@@ -139,7 +156,7 @@ impl<'a> Properties<'a> {
             id::CONTENT_TYPE => drop(block.text("content type")?),
             id::RESPONSE_TOPIC => {
                 // [MQTT-3.3.2-14]
-                if !topic::is_valid_name(block.text("response topic")?) {
+                if !topic::is_name(block.text("response topic")?) {
                     return Err(DecodeError::Protocol("a response topic that is no topic name"));
                 }
             }
@@ -175,7 +192,8 @@ impl<'a> Properties<'a> {
                 0 => return Err(DecodeError::Protocol("Maximum Packet Size 0")),
                 max => self.packet_bytes_max = Some(max),
             },
-            _ => unreachable!("no place has another property"),
+            // No place has another.
+            _ => return Err(UNKNOWN),
         }
         Ok(())
     }
@@ -189,23 +207,79 @@ fn flag(block: &mut Reader<'_>) -> Result<bool, DecodeError> {
     }
 }
 
-fn is_known(id: u32) -> bool {
-    matches!(
-        id,
-        0x01..=0x03 | 0x08 | 0x09 | 0x0b | 0x11..=0x13 | 0x15..=0x1a | 0x1c | 0x1f | 0x21..=0x2a
-    )
-}
+const UNKNOWN: DecodeError = DecodeError::Malformed("an unknown property");
 
 /// Properties of a message that are passed on to subscribers as they are [MQTT-3.3.2-4] [MQTT-3.3.2-15]
 /// [MQTT-3.3.2-16] [MQTT-3.3.2-17] [MQTT-3.3.2-20]: payload format, content type, response topic, correlation data and
 /// user properties. Checked already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct ForwardedProperties<'a>(pub(crate) &'a [u8]);
 
-impl ForwardedProperties<'_> {
+/// What a client wrote there may be secret.
+impl fmt::Debug for ForwardedProperties<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForwardedProperties").field("bytes", &self.0.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'a> ForwardedProperties<'a> {
+    /// Reads again what [`ForwardedProperties::to_bytes`] made, or somebody else.
+    ///
+    /// # Errors
+    /// Where the bytes are no such properties.
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        Properties::of(bytes, Place::FORWARDED).map(|properties| Self(properties.raw))
+    }
+
     /// Whether there is no property at all.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Names and values of user properties, in their order; a name may come more than once.
+    pub fn user_properties(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        self.values().filter(|(id, _)| *id == id::USER_PROPERTY).filter_map(|(_, value)| {
+            let mut value = Reader::new(value);
+            // Checked already, and none of it is left out.
+            Some((value.text("a name").ok()?, value.text("a value").ok()?))
+        })
+    }
+
+    /// Where an answer is wanted: a topic name.
+    pub fn response_topic(&self) -> Option<&'a str> {
+        Reader::new(self.find(id::RESPONSE_TOPIC)?).text("response topic").ok()
+    }
+
+    /// What an answer is to carry.
+    pub fn correlation_data(&self) -> Option<&'a [u8]> {
+        Reader::new(self.find(id::CORRELATION_DATA)?).binary().ok()
+    }
+
+    /// What the payload is, in the sender's words.
+    pub fn content_type(&self) -> Option<&'a str> {
+        Reader::new(self.find(id::CONTENT_TYPE)?).text("content type").ok()
+    }
+
+    /// Whether the sender says that the payload is UTF-8; then it is.
+    pub fn payload_is_utf8(&self) -> bool {
+        self.find(id::PAYLOAD_FORMAT) == Some(&[1])
+    }
+
+    fn find(&self, wanted: u32) -> Option<&'a [u8]> {
+        self.values().find_map(|(id, value)| (id == wanted).then_some(value))
+    }
+
+    /// Every property with the bytes of its value.
+    fn values(&self) -> impl Iterator<Item = (u32, &'a [u8])> + use<'a> {
+        let mut block = Reader::new(self.0);
+        std::iter::from_fn(move || {
+            if block.is_empty() {
+                return None;
+            }
+            // Nothing of a checked block is left out for being malformed.
+            let id = block.variable().ok()?;
+            Some((id, value(id, &mut block).ok()?))
+        })
     }
 
     /// The properties to pass on, encoded, in their order, without the length.
@@ -214,12 +288,8 @@ impl ForwardedProperties<'_> {
             return Bytes::new();
         }
         let mut kept = BytesMut::with_capacity(self.0.len());
-        let mut block = Reader::new(self.0);
-        while !block.is_empty() {
-            let Ok(id) = block.variable() else { break };
-            // Nothing is left out of a checked block for being malformed.
-            let Ok(value) = value(id, &mut block) else { break };
-            if !matches!(id, id::TOPIC_ALIAS | id::MESSAGE_EXPIRY | id::WILL_DELAY) {
+        for (id, value) in self.values() {
+            if Place::FORWARDED.0 & (1 << id) != 0 {
                 kept.put_u8(u8::try_from(id).unwrap_or_default());
                 kept.put_slice(value);
             }
@@ -228,20 +298,40 @@ impl ForwardedProperties<'_> {
     }
 }
 
-/// The bytes of a property's value.
+/// The bytes of a property's value, of every property that there is. (Table 2-4)
 fn value<'a>(id: u32, block: &mut Reader<'a>) -> Result<&'a [u8], DecodeError> {
-    let mut ahead = Reader::new(block.rest());
-    let whole = ahead.rest();
-    ahead = Reader::new(whole);
+    let whole = block.rest();
+    let mut ahead = Reader::new(whole);
     match id {
-        id::PAYLOAD_FORMAT => drop(ahead.u8()?),
-        id::MESSAGE_EXPIRY | id::WILL_DELAY => drop(ahead.u32()?),
-        id::TOPIC_ALIAS => drop(ahead.u16()?),
+        id::PAYLOAD_FORMAT
+        | id::REQUEST_PROBLEM_INFORMATION
+        | id::REQUEST_RESPONSE_INFORMATION
+        | id::QOS_MAX
+        | id::RETAIN_AVAILABLE
+        | id::WILDCARDS_AVAILABLE
+        | id::SUBSCRIPTION_IDS_AVAILABLE
+        | id::SHARED_AVAILABLE => drop(ahead.take(1)?),
+        id::SERVER_KEEP_ALIVE | id::RECEIVE_MAX | id::TOPIC_ALIAS_MAX | id::TOPIC_ALIAS => {
+            ahead.take(2)?;
+        }
+        id::MESSAGE_EXPIRY | id::SESSION_EXPIRY | id::WILL_DELAY | id::PACKET_BYTES_MAX => {
+            ahead.take(4)?;
+        }
+        id::SUBSCRIPTION_ID => drop(ahead.variable()?),
+        id::CONTENT_TYPE
+        | id::RESPONSE_TOPIC
+        | id::CORRELATION_DATA
+        | id::ASSIGNED_CLIENT_ID
+        | id::AUTHENTICATION_METHOD
+        | id::AUTHENTICATION_DATA
+        | id::RESPONSE_INFORMATION
+        | id::SERVER_REFERENCE
+        | id::REASON_STRING => drop(ahead.binary()?),
         id::USER_PROPERTY => {
             ahead.binary()?;
             ahead.binary()?;
         }
-        _ => drop(ahead.binary()?),
+        _ => return Err(UNKNOWN),
     }
     let rest = ahead.rest();
     *block = Reader::new(rest);
@@ -275,5 +365,34 @@ mod tests {
         let block = [&[0x23, 0, 1][..], &[0x26, 0, 1, b'a', 0, 1, b'b'], &[2, 0, 0, 0, 9], &[1, 1]].concat();
         let kept = ForwardedProperties(&block).to_bytes();
         assert_eq!(&kept[..], [0x26, 0, 1, b'a', 0, 1, b'b', 1, 1]);
+        let again = ForwardedProperties::from_bytes(&kept).expect("what was passed on");
+        assert_eq!(again.to_bytes(), kept);
+        assert!(again.payload_is_utf8());
+        assert!(ForwardedProperties::from_bytes(&block).is_err());
+    }
+
+    #[test]
+    fn what_is_passed_on_can_be_looked_up() {
+        let block = b"\x23\0\x01\x08\0\x01r\x26\0\x01a\0\x01b\x09\0\x02\0\xff\x26\0\x01a\0\x01c\x03\0\x01t";
+        let forwarded = ForwardedProperties(block);
+        assert_eq!(forwarded.response_topic(), Some("r"));
+        assert_eq!(forwarded.correlation_data(), Some(&[0, 0xff][..]));
+        assert_eq!(forwarded.content_type(), Some("t"));
+        assert_eq!(forwarded.user_properties().collect::<Vec<_>>(), [("a", "b"), ("a", "c")]);
+        assert!(!forwarded.payload_is_utf8());
+        assert_eq!(ForwardedProperties::default().content_type(), None);
+    }
+
+    #[test]
+    fn nothing_that_a_client_wrote_is_shown() {
+        let shown = format!("{:?}", ForwardedProperties(b"\x26\0\x05token\0\x06secret"));
+        assert_eq!(shown, "ForwardedProperties { bytes: 16, .. }");
+    }
+
+    #[test]
+    fn a_property_without_its_value_is_malformed_wherever_it_stands() {
+        assert!(matches!(read(&[0x11, 0, 0], Place::PUBLISH), Err(DecodeError::Malformed(_))));
+        assert!(matches!(read(&[0x11, 0, 0, 0, 0], Place::PUBLISH), Err(DecodeError::Protocol(_))));
+        assert!(matches!(read(&[0x0b, 0x80, 0], Place::PUBLISH), Err(DecodeError::Malformed(_))));
     }
 }

@@ -15,7 +15,7 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
-    /// All that is left.
+    /// All that is left, and leaves nothing.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)
     }
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
 
     /// A variable byte integer.
     pub(crate) fn variable(&mut self) -> Result<u32, DecodeError> {
-        let (value, length) = frame::remaining_length(self.0)?.ok_or(SHORT)?;
+        let (value, length) = frame::shortest_variable(self.0)?.ok_or(SHORT)?;
         self.0 = &self.0[length..];
         Ok(value)
     }
@@ -70,7 +70,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn text(&mut self, what: &'static str) -> Result<&'a str, DecodeError> {
         let bytes = self.binary()?;
         let text = str::from_utf8(bytes).map_err(|_| DecodeError::Text(what))?;
-        if is_plain(bytes) || text.chars().all(may_stand) { Ok(text) } else { Err(DecodeError::Text(what)) }
+        if is_allowed(text) { Ok(text) } else { Err(DecodeError::Text(what)) }
     }
 
     pub(crate) fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
@@ -81,7 +81,13 @@ impl<'a> Reader<'a> {
 
 /// Printable ASCII: by far most text.
 fn is_plain(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| (0x20..0x7f).contains(byte))
+    // Without a branch for each byte, so that many are looked at at once.
+    bytes.iter().fold(true, |plain, byte| plain & (0x20..0x7f).contains(byte))
+}
+
+/// Whether all of it may stand in a packet.
+pub(crate) fn is_allowed(text: &str) -> bool {
+    is_plain(text.as_bytes()) || text.chars().all(may_stand)
 }
 
 fn may_stand(c: char) -> bool {

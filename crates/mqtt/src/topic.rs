@@ -1,15 +1,38 @@
 //! Names and filters of topics. (Section 4.7)
 
-/// Whether a text is a topic name: not empty, no wildcard. [MQTT-4.7.1-1] [MQTT-4.7.3-1]
+use crate::reader;
+
+/// Whether a text is a topic name: not empty, no wildcard [MQTT-4.7.1-1] [MQTT-4.7.3-1], nothing that text may not
+/// have, and not too long for a packet.
 pub fn is_valid_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(['+', '#'])
+    is_text(name) && is_name(name)
 }
 
-/// Whether a text is a topic filter; `$share/{group}/{filter}` included. [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.8.2-1]
+/// Whether a text is a topic filter, `$share/{group}/{filter}` included [MQTT-4.7.1-2] [MQTT-4.7.1-3] [MQTT-4.8.2-1],
+/// with nothing that text may not have, and not too long for a packet.
 pub fn is_valid_filter(filter: &str) -> bool {
+    is_text(filter) && is_filter(filter)
+}
+
+fn is_text(text: &str) -> bool {
+    text.len() <= usize::from(u16::MAX) && reader::is_allowed(text)
+}
+
+/// [`is_valid_name`] of text that was read from a packet.
+pub(crate) fn is_name(name: &str) -> bool {
+    // Without a branch for each byte, so that many are looked at at once.
+    let wildcard = name.bytes().fold(false, |found, byte| found | (byte == b'+') | (byte == b'#'));
+    !name.is_empty() && !wildcard
+}
+
+/// [`is_valid_filter`] of text that was read from a packet.
+pub(crate) fn is_filter(filter: &str) -> bool {
+    if filter == "$share" {
+        return false;
+    }
     if let Some(rest) = filter.strip_prefix("$share/") {
         return match rest.split_once('/') {
-            Some((group, filter)) => is_valid_name(group) && is_plain_filter(filter),
+            Some((group, filter)) => is_name(group) && is_plain_filter(filter),
             None => false,
         };
     }
@@ -31,7 +54,7 @@ fn is_plain_filter(filter: &str) -> bool {
     !filter.is_empty()
 }
 
-/// Group and filter of a shared subscription.
+/// Group and filter of a shared subscription. The filter must be valid.
 pub fn shared(filter: &str) -> Option<(&str, &str)> {
     filter.strip_prefix("$share/")?.split_once('/')
 }
@@ -89,6 +112,10 @@ mod tests {
         {
             assert!(!is_valid_filter(filter), "{filter}");
         }
+        for filter in ["$share", "a/\u{7f}", "a\0"] {
+            assert!(!is_valid_filter(filter) && (filter == "$share" || !is_valid_name(filter)), "{filter:?}");
+        }
+        assert!(is_valid_name(&"a".repeat(65_535)) && !is_valid_name(&"a".repeat(65_536)));
         assert!(!is_valid_name("a/+") && !is_valid_name("") && is_valid_name("/"));
     }
 }

@@ -1,231 +1,134 @@
-//! TLS: the configuration made of files, made anew when they change, and the handshake.
-//!
-//! # Guarantees
-//! - A change of the files holds for every handshake after [`Certificates::reload`]; what cannot be used is counted and
-//!   changes nothing. Connections that stand are left alone.
-//! - Sessions are resumed by tickets alone: the server keeps nothing per client. A ticket carries the client's
-//!   certificate past its verification, so tickets end with the configuration that gave them: who is revoked does not
-//!   come in by an older ticket.
-//! - A revocation list is asked about the client's own certificate; one whose issuer has no list is refused.
+//! TLS: the server's certificate, clients' certificates, and both read again while connections stand.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use metrics::{Counter, counter};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
-use rustls::version::{TLS12, TLS13};
-use rustls::{HandshakeKind, ProtocolVersion, RootCertStore, ServerConnection};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio_rustls::TlsAcceptor;
 
-use super::{ClientCertificates, Config, TlsVersion};
+use super::config::{ClientCertificates, Config, TlsVersion};
 
-/// What TLS says about a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct TlsSession {
-    /// `1.2` or `1.3`.
-    pub version: &'static str,
-    /// Whether the client came back with a ticket, which spares both sides the expensive part.
-    pub resumed: bool,
-    /// The client's verified certificate, DER.
-    pub certificate: Option<CertificateDer<'static>>,
-}
+/// Sessions of TLS 1.2 that can be resumed without a ticket.
+const SESSIONS_MAX: usize = 4_096;
 
-impl TlsSession {
-    pub(super) fn of(connection: &ServerConnection) -> Self {
-        let certificates = connection.peer_certificates().unwrap_or_default();
-        Self {
-            version: match connection.protocol_version() {
-                Some(ProtocolVersion::TLSv1_2) => "1.2",
-                _ => "1.3",
-            },
-            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
-            certificate: certificates.first().map(|certificate| certificate.clone().into_owned()),
-        }
-    }
-}
-
-/// Why there is no TLS.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read.
-    #[error("cannot read {path} (setting `listen.{setting}`)")]
-    Read {
-        /// The setting.
-        setting: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file has nothing in it that was looked for.
-    #[error("{path} has no {what} in PEM (setting `listen.{setting}`)")]
-    Pem {
-        /// The setting.
-        setting: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What was looked for.
-        what: &'static str,
-    },
-    /// A certificate authority is none.
-    #[error("an authority cannot be used (setting `listen.tls_client_ca_file`)")]
-    Authority(#[source] rustls::Error),
-    /// Authorities and revocation lists do not make a verifier.
-    #[error("clients' certificates cannot be verified with these authorities and revocation lists")]
-    Verifier(#[source] rustls::server::VerifierBuilderError),
-    /// Certificate and key do not belong together, or are of a kind that is not known.
-    #[error("certificate and key cannot be used together")]
-    Server(#[source] rustls::Error),
-}
-
-/// The TLS configuration, and the files it is made of.
-pub(crate) struct Certificates {
+/// Accepts TLS with the files as they were last read.
+#[derive(Debug)]
+pub(crate) struct Tls {
     config: Config,
     current: ArcSwap<ServerConfig>,
-    /// What the files held when they were last used or refused.
-    seen: Mutex<Files>,
-    reloaded: Counter,
-    failed: Counter,
 }
 
-impl Certificates {
+/// Why the TLS settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read as what it should be.
+    #[error("{file:?} (setting `listen.{setting}`) is no PEM file of its kind")]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// The setting to look at.
+        setting: &'static str,
+        /// What was wrong.
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    /// A file has nothing in it.
+    #[error("{file:?} (setting `listen.{setting}`) has nothing in it")]
+    Empty {
+        /// The file.
+        file: PathBuf,
+        /// The setting to look at.
+        setting: &'static str,
+    },
+    /// Certificate and key do not fit, or an authority's certificate is not one.
+    #[error("the certificates cannot be used (settings `listen.tls_*`)")]
+    Unusable(#[from] rustls::Error),
+    /// The clients' certificates cannot be checked.
+    #[error("client certificates cannot be checked (settings `listen.tls_client_*`)")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+impl Tls {
     /// Reads the files.
-    pub(super) fn open(config: &Config) -> Result<Arc<Self>, TlsError> {
-        let files = Files::read(config)?;
-        let current = files.configuration(config)?;
-        Ok(Arc::new(Self {
-            config: config.clone(),
-            current: ArcSwap::new(current),
-            seen: Mutex::new(files),
-            reloaded: counter!("fleetpulse_gateway_tls_reloads_total", "outcome" => "used"),
-            failed: counter!("fleetpulse_gateway_tls_reloads_total", "outcome" => "refused"),
-        }))
+    pub(crate) fn open(config: &Config) -> Result<Self, TlsError> {
+        let current = ArcSwap::from(server_config(config)?);
+        Ok(Self { config: config.clone(), current })
     }
 
-    pub(super) fn current(&self) -> Arc<ServerConfig> {
-        self.current.load_full()
+    /// Reads the files again; connections that stand go on as they are. With an error the old ones stay in force.
+    pub(crate) fn reload(&self) -> Result<(), TlsError> {
+        self.current.store(server_config(&self.config)?);
+        Ok(())
     }
 
-    /// Reads the files again, and uses them where they changed. Says whether they did. Blocks on the file system.
-    ///
-    /// # Errors
-    /// What the files hold cannot be used; what was used before still is.
-    pub(crate) fn reload(&self) -> Result<bool, TlsError> {
-        let outcome = self.read_again();
-        match &outcome {
-            Ok(true) => self.reloaded.increment(1),
-            Ok(false) => {}
-            Err(_) => self.failed.increment(1),
-        }
-        outcome
+    /// The files that are read.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let Config { tls_certificate_file, tls_key_file, tls_client_ca_file, tls_client_crl_file, .. } =
+            &self.config;
+        let all = [tls_certificate_file, tls_key_file, tls_client_ca_file, tls_client_crl_file];
+        all.into_iter().filter(|file| !file.is_empty()).map(PathBuf::from).collect()
     }
 
-    fn read_again(&self) -> Result<bool, TlsError> {
-        let files = Files::read(&self.config)?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == files {
-            return Ok(false);
-        }
-        // Remembered only where it is used: what is refused is told at each look until it is mended.
-        self.current.store(files.configuration(&self.config)?);
-        *seen = files;
-        Ok(true)
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.current.load_full())
     }
 }
 
-/// The content of the files. Holds the private key, so it has no `Debug`.
-#[derive(PartialEq, Eq)]
-struct Files {
-    certificate: Vec<u8>,
-    key: Vec<u8>,
-    authorities: Vec<u8>,
-    revocations: Vec<u8>,
-}
-
-impl Files {
-    fn read(config: &Config) -> Result<Self, TlsError> {
-        let read = |setting, path: &str| {
-            if path.is_empty() {
-                return Ok(Vec::new());
+fn server_config(config: &Config) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let versions: &[_] = match config.tls_version_min {
+        TlsVersion::V12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::V13 => &[&rustls::version::TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions)?;
+    let builder = match config.tls_client_certificates {
+        ClientCertificates::Off => builder.with_no_client_auth(),
+        wanted => {
+            let mut roots = RootCertStore::empty();
+            for authority in certificates(&config.tls_client_ca_file, "tls_client_ca_file")? {
+                roots.add(authority)?;
             }
-            std::fs::read(path).map_err(|source| TlsError::Read { setting, path: path.into(), source })
-        };
-        let asks = config.tls_client_certificates != ClientCertificates::Off;
-        Ok(Self {
-            certificate: read("tls_certificate_file", &config.tls_certificate_file)?,
-            key: read("tls_key_file", &config.tls_key_file)?,
-            authorities: if asks {
-                read("tls_client_ca_file", &config.tls_client_ca_file)?
-            } else {
-                Vec::new()
-            },
-            revocations: if asks {
-                read("tls_client_crl_file", &config.tls_client_crl_file)?
-            } else {
-                Vec::new()
-            },
-        })
-    }
-
-    fn configuration(&self, config: &Config) -> Result<Arc<ServerConfig>, TlsError> {
-        let chain: Vec<CertificateDer<'static>> =
-            all("tls_certificate_file", &config.tls_certificate_file, "certificate", &self.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| TlsError::Pem {
-            setting: "tls_key_file",
-            path: Path::new(&config.tls_key_file).to_owned(),
-            what: "private key",
-        })?;
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let versions: &[_] = match config.tls_version_min {
-            TlsVersion::V1_2 => &[&TLS13, &TLS12],
-            TlsVersion::V1_3 => &[&TLS13],
-        };
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(versions)
-            .map_err(TlsError::Server)?;
-        let builder = match config.tls_client_certificates {
-            ClientCertificates::Off => builder.with_no_client_auth(),
-            asks => {
-                let path = &config.tls_client_ca_file;
-                let mut roots = RootCertStore::empty();
-                for authority in all("tls_client_ca_file", path, "certificate", &self.authorities)? {
-                    roots.add(authority).map_err(TlsError::Authority)?;
-                }
-                let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                if !config.tls_client_crl_file.is_empty() {
-                    let path = &config.tls_client_crl_file;
-                    let lists: Vec<CertificateRevocationListDer<'static>> =
-                        all("tls_client_crl_file", path, "revocation list", &self.revocations)?;
-                    verifier = verifier.with_crls(lists).only_check_end_entity_revocation();
-                }
-                if asks == ClientCertificates::Optional {
-                    verifier = verifier.allow_unauthenticated();
-                }
-                builder.with_client_cert_verifier(verifier.build().map_err(TlsError::Verifier)?)
+            let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .with_crls(lists(config)?);
+            if wanted == ClientCertificates::Optional {
+                verifier = verifier.allow_unauthenticated();
             }
-        };
-        let mut server = builder.with_single_cert(chain, key).map_err(TlsError::Server)?;
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Server)?;
-        // A device has one connection: it needs one ticket to come back, not rustls' two.
-        server.send_tls13_tickets = 1;
-        Ok(Arc::new(server))
-    }
+            // Authorities publish lists of what they signed themselves; one that publishes none revokes nothing.
+            builder.with_client_cert_verifier(verifier.allow_unknown_revocation_status().build()?)
+        }
+    };
+    let chain = certificates(&config.tls_certificate_file, "tls_certificate_file")?;
+    let key = PrivateKeyDer::from_pem_file(&config.tls_key_file).map_err(|source| TlsError::File {
+        file: (&config.tls_key_file).into(),
+        setting: "tls_key_file",
+        source,
+    })?;
+    let mut server = builder.with_single_cert(chain, key)?;
+    // Tickets of before a reload are worth nothing after it: a certificate that was revoked is not resumed.
+    server.ticketer = aws_lc_rs::Ticketer::new()?;
+    server.session_storage = rustls::server::ServerSessionMemoryCache::new(SESSIONS_MAX);
+    // A device resumes once; each further ticket is bytes over the radio.
+    server.send_tls13_tickets = 1;
+    Ok(Arc::new(server))
 }
 
-/// Every item of one kind in a PEM text; at least one.
-fn all<T: PemObject>(
-    setting: &'static str,
-    path: &str,
-    what: &'static str,
-    text: &[u8],
-) -> Result<Vec<T>, TlsError> {
-    match T::pem_slice_iter(text).collect::<Result<Vec<_>, _>>() {
-        Ok(items) if !items.is_empty() => Ok(items),
-        _ => Err(TlsError::Pem { setting, path: path.into(), what }),
+fn certificates(file: &str, setting: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let wrong = |source| TlsError::File { file: file.into(), setting, source };
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(file).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)?;
+    if found.is_empty() { Err(TlsError::Empty { file: file.into(), setting }) } else { Ok(found) }
+}
+
+fn lists(config: &Config) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let file = &config.tls_client_crl_file;
+    if file.is_empty() {
+        return Ok(Vec::new());
     }
+    let wrong = |source| TlsError::File { file: file.into(), setting: "tls_client_crl_file", source };
+    CertificateRevocationListDer::pem_file_iter(file).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)
 }

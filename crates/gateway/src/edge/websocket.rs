@@ -1,88 +1,72 @@
-//! MQTT over WebSocket, as a stream of bytes.
-//!
-//! Binary messages are the stream; their borders mean nothing, a packet may span messages and a message may hold
-//! several packets [MQTT-6.0.0-2]. A text message ends the connection [MQTT-6.0.0-1]. A client that does not offer the
-//! subprotocol `mqtt` is refused, one that does is told that it is used [MQTT-6.0.0-3] [MQTT-6.0.0-4].
-//!
-//! What was written stands on the wire after a flush, not before.
+//! MQTT over WebSocket (section 6): binary frames, whose borders mean nothing, on path `/mqtt` with subprotocol `mqtt`.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use futures_util::{Sink, Stream};
+use futures_util::{Sink, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config};
 
-/// Where MQTT is spoken.
 const PATH: &str = "/mqtt";
-const SUBPROTOCOL: &str = "mqtt";
-/// What an idle connection keeps to read into: a heartbeat or two.
-const READ_BYTES: usize = 1_024;
-/// Most bytes of one message of ours.
-const WRITE_BYTES_MAX: usize = 16_384;
+const PROTOCOL: &str = "mqtt";
+/// Read at once: a heartbeat or two. The library keeps it for each connection.
+const READ_BUFFER_BYTES: usize = 1_024;
+/// Head of a frame, for frames of the largest packet.
+const FRAME_HEAD_BYTES: usize = 64;
 
-/// MQTT's bytes in the messages of a WebSocket.
+/// A WebSocket as a stream of bytes.
+#[derive(Debug)]
 pub(crate) struct WebSocket<S> {
-    messages: WebSocketStream<S>,
-    /// What is left of the last message.
-    rest: Bytes,
+    inner: WebSocketStream<S>,
+    /// What is left of the last frame.
+    left: Bytes,
 }
 
 impl<S> WebSocket<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Answers the upgrade. The request is bounded by the library: 64 KiB, 124 headers; its time is the caller's to
-    /// bound. Not cancel safe.
-    pub(super) async fn accept(stream: S, message_bytes_max: usize) -> Result<Self, Error> {
+    /// Answers the HTTP request. Not cancel safe.
+    ///
+    /// # Errors
+    /// Where it is no such request; it is answered before.
+    pub(super) async fn accept(stream: S, packet_bytes_max: u32) -> Result<Self, Box<Error>> {
+        let max = packet_bytes_max as usize + FRAME_HEAD_BYTES;
         let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BYTES)
+            .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
-            .max_write_buffer_size(4 * WRITE_BYTES_MAX)
-            .max_message_size(Some(message_bytes_max))
-            .max_frame_size(Some(message_bytes_max));
-        let messages = accept_hdr_async_with_config(stream, agree, Some(config)).await?;
-        Ok(Self { messages, rest: Bytes::new() })
+            .max_write_buffer_size(4 * max)
+            .max_message_size(Some(max))
+            .max_frame_size(Some(max));
+        let accepted = tokio_tungstenite::accept_hdr_async_with_config(stream, check, Some(config)).await;
+        accepted.map(|inner| Self { inner, left: Bytes::new() }).map_err(Box::new)
     }
 }
 
-/// Path and subprotocol.
-#[expect(clippy::result_large_err, reason = "the library's signature")]
-fn agree(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
-    let refused = |status| {
-        let mut response = ErrorResponse::new(None);
-        *response.status_mut() = status;
-        Err(response)
+/// Whether the request is for us. [MQTT-6.0.0-3] [MQTT-6.0.0-4]
+#[expect(clippy::result_large_err, reason = "the library's own signature")]
+fn check(request: &Request, mut response: Response) -> Result<Response, ErrorResponse> {
+    let refuse = |status: StatusCode, why: &str| {
+        let mut refused = ErrorResponse::new(Some(why.to_owned()));
+        *refused.status_mut() = status;
+        Err(refused)
     };
     if request.uri().path() != PATH {
-        return refused(StatusCode::NOT_FOUND);
+        return refuse(StatusCode::NOT_FOUND, "MQTT is spoken on /mqtt\n");
     }
-    if !offers_mqtt(request.headers()) {
-        return refused(StatusCode::BAD_REQUEST);
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let mut names = offered.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    if !names.any(|name| name.trim() == PROTOCOL) {
+        return refuse(StatusCode::BAD_REQUEST, "the subprotocol mqtt is not offered\n");
     }
-    let headers = response.headers_mut();
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     Ok(response)
-}
-
-fn offers_mqtt(headers: &HeaderMap) -> bool {
-    let lists = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-    let mut offered = lists.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
-    offered.any(|protocol| protocol.trim() == SUBPROTOCOL)
-}
-
-fn broken(error: Error) -> io::Error {
-    match error {
-        Error::Io(error) => error,
-        Error::ConnectionClosed | Error::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
-        error => io::Error::new(io::ErrorKind::InvalidData, error),
-    }
 }
 
 impl<S> AsyncRead for WebSocket<S>
@@ -92,32 +76,27 @@ where
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            if !self.rest.is_empty() {
-                let length = self.rest.len().min(buffer.remaining());
-                buffer.put_slice(&self.rest[..length]);
-                self.rest.advance(length);
-                if self.rest.is_empty() {
-                    // Not to keep a large message's memory while idle.
-                    self.rest = Bytes::new();
+        while self.left.is_empty() {
+            match ready!(Pin::new(&mut self.inner).poll_next(context)) {
+                None | Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed)) => {
+                    return Poll::Ready(Ok(()));
                 }
-                return Poll::Ready(Ok(()));
-            }
-            match ready!(Pin::new(&mut self.messages).poll_next(context)) {
-                Some(Ok(Message::Binary(bytes))) => self.rest = bytes,
+                Some(Ok(Message::Binary(bytes))) => self.left = bytes,
+                // The library answers pings itself.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                // [MQTT-6.0.0-1]
                 Some(Ok(Message::Text(_))) => {
-                    let error = "a websocket message of text, where only binary ones may be";
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a text frame")));
                 }
-                Some(Err(Error::ConnectionClosed | Error::AlreadyClosed))
-                | Some(Ok(Message::Close(_)))
-                | None => return Poll::Ready(Ok(())),
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                Some(Err(error)) => return Poll::Ready(Err(from(error))),
             }
         }
+        let count = self.left.len().min(room.remaining());
+        room.put_slice(&self.left[..count]);
+        self.left.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -130,21 +109,28 @@ where
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        ready!(Pin::new(&mut self.messages).poll_ready(context)).map_err(broken)?;
-        let length = bytes.len().min(WRITE_BYTES_MAX);
-        let message = Message::Binary(Bytes::copy_from_slice(&bytes[..length]));
-        Pin::new(&mut self.messages).start_send(message).map_err(broken)?;
-        Poll::Ready(Ok(length))
+        ready!(Pin::new(&mut self.inner).poll_ready(context)).map_err(from)?;
+        let frame = Message::Binary(Bytes::copy_from_slice(bytes));
+        Pin::new(&mut self.inner).start_send(frame).map_err(from)?;
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.messages).poll_flush(context).map_err(broken)
+        Pin::new(&mut self.inner).poll_flush(context).map_err(from)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match ready!(Pin::new(&mut self.messages).poll_close(context)) {
+        match ready!(Pin::new(&mut self.inner).poll_close(context)) {
             Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed) => Poll::Ready(Ok(())),
-            Err(error) => Poll::Ready(Err(broken(error))),
+            Err(error) => Poll::Ready(Err(from(error))),
         }
+    }
+}
+
+fn from(error: Error) -> io::Error {
+    match error {
+        Error::Io(error) => error,
+        Error::ConnectionClosed | Error::AlreadyClosed => io::ErrorKind::ConnectionAborted.into(),
+        other => io::Error::new(io::ErrorKind::InvalidData, other),
     }
 }
