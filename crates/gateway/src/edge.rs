@@ -7,6 +7,8 @@ mod config;
 mod gate;
 mod proxy;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod websocket;
 
@@ -327,8 +329,7 @@ impl Edge {
         prepare(&stream)?;
         let within = Duration::from_millis(self.config.handshake_timeout_ms.into());
         let upgraded = tokio::time::timeout(within, self.upgrade(stream, address, transport)).await;
-        let (stream, peer) = upgraded.unwrap_or(Err(Refused::Timeout))?;
-        let address_place = self.gate.address_place(peer.address.ip()).ok_or(Refused::AddressMax)?;
+        let (stream, peer, address_place) = upgraded.unwrap_or(Err(Refused::Timeout))?;
         Ok(Arrived { stream, peer, place, address_place })
     }
 
@@ -337,7 +338,7 @@ impl Edge {
         mut stream: TcpStream,
         mut address: SocketAddr,
         transport: Transport,
-    ) -> Result<(Stream, Peer), Refused> {
+    ) -> Result<(Stream, Peer, AddressPlace), Refused> {
         if self.config.proxy_protocol == ProxyProtocol::Required {
             let balancer = address.ip().to_canonical();
             if !self.proxies.iter().any(|network| network.contains(&balancer)) {
@@ -348,6 +349,8 @@ impl Edge {
                 return Err(Refused::Banned);
             }
         }
+        // Before anything that costs: an address has no more handshakes under way than it may have connections.
+        let address_place = self.gate.address_place(address.ip()).ok_or(Refused::AddressMax)?;
         let mut peer = Peer { address, transport, tls_version: "", certificate: None };
         let stream = match transport {
             Transport::Tcp => Stream::Tcp(stream),
@@ -360,11 +363,14 @@ impl Edge {
                 Stream::WebSocketTls(Box::new(WebSocket::accept(stream, self.packet_bytes_max).await?))
             }
         };
-        Ok((stream, peer))
+        Ok((stream, peer, address_place))
     }
 
     async fn shake(&self, stream: TcpStream, peer: &mut Peer) -> Result<TlsStream<TcpStream>, Refused> {
         let Some(tls) = &self.tls else { unreachable!("a listener that has TLS has its files") };
+        // Who says nothing takes nobody's turn. Looking at a byte is sure, readiness alone may be said too early.
+        stream.peek(&mut [0]).await?;
+        let _turn = self.gate.handshake().await;
         let stream = tls.acceptor().accept(stream).await.map_err(Refused::Tls)?;
         let (_, session) = stream.get_ref();
         peer.tls_version = match session.protocol_version() {

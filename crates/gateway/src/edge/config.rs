@@ -31,6 +31,9 @@ pub struct Config {
     /// How long a client may take for PROXY header, TLS handshake and WebSocket upgrade in all, milliseconds. Default
     /// 10,000: a full handshake over the slowest radio. Range 100 to 120,000.
     pub handshake_timeout_ms: u32,
+    /// Most TLS handshakes under way at once; others wait for their turn within their time. Default 2,048: some 64 MiB while a
+    /// fleet comes back. Range 1 to 100,000.
+    pub handshakes_max: u32,
     /// Whether every connection begins with a PROXY protocol header (version 2): `off` or `required`. Default `off`. Behind a load
     /// balancer, limits per address need it.
     pub proxy_protocol: ProxyProtocol,
@@ -102,6 +105,7 @@ impl Default for Config {
             tls_client_certificates: ClientCertificates::Off,
             tls_version_min: TlsVersion::V12,
             handshake_timeout_ms: 10_000,
+            handshakes_max: 2_048,
             proxy_protocol: ProxyProtocol::Off,
             proxy_from: String::new(),
             connections_per_address_max: 10_000,
@@ -147,6 +151,7 @@ impl Config {
                 ),
             )
             .within("handshake_timeout_ms", self.handshake_timeout_ms, 100..=120_000)
+            .within("handshakes_max", self.handshakes_max, 1..=100_000)
             .within("connections_per_address_max", self.connections_per_address_max, 1..=1_000_000)
             .within("connect_rate_max", self.connect_rate_max, 1..=1_000_000)
             .within("connect_burst_max", self.connect_burst_max, 1..=1_000_000)

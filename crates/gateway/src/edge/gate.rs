@@ -1,6 +1,6 @@
 //! Who may come in: limits in all and per address, and addresses that have failed too often.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ pub(crate) struct Gate {
     places: Arc<Semaphore>,
     addresses: Arc<Mutex<HashMap<IpAddr, u32>>>,
     per_address_max: u32,
+    handshakes: Arc<Semaphore>,
 }
 
 /// A connection's place among all. Dropping it makes room.
@@ -35,6 +36,7 @@ impl Gate {
             places: Arc::new(Semaphore::new(connections_max as usize)),
             addresses: Arc::default(),
             per_address_max: config.connections_per_address_max,
+            handshakes: Arc::new(Semaphore::new(config.handshakes_max as usize)),
         }
     }
 
@@ -55,6 +57,15 @@ impl Gate {
         Some(AddressPlace { gate: self.clone(), address })
     }
 
+    /// A turn for a TLS handshake, once there is one. Cancel safe; `None` does not happen: nobody closes the gate.
+    pub(crate) async fn handshake(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(turn) = self.handshakes.clone().try_acquire_owned() {
+            return Some(turn);
+        }
+        counter!("fleetpulse_gateway_handshakes_delayed_total").increment(1);
+        self.handshakes.clone().acquire_owned().await.ok()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,20 +84,31 @@ impl Drop for AddressPlace {
 }
 
 /// Addresses whose clients fail to prove who they are, and how long they are kept out.
+///
+/// Never more than [`Config::bans_max`]: beyond it, whoever would be forgotten first is forgotten at once. A single failure is
+/// forgotten before a ban, so that failures from many addresses do not set a banned one free.
 #[derive(Debug)]
 pub(crate) struct Bans {
-    watched: Mutex<HashMap<IpAddr, Watched>>,
+    watched: Mutex<Watched>,
     after_failures: u32,
     window: Duration,
     lasts: Duration,
     max: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Default)]
 struct Watched {
+    entries: HashMap<IpAddr, Entry>,
+    /// The same entries by when they are forgotten: those that have failed, and those that are banned for it.
+    failing: BTreeSet<(Instant, IpAddr)>,
+    banned: BTreeSet<(Instant, IpAddr)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
     failures: u32,
-    since: Instant,
-    banned_until: Option<Instant>,
+    banned: bool,
+    ends_at: Instant,
 }
 
 impl Bans {
@@ -113,46 +135,66 @@ impl Bans {
     fn failed_at(&self, address: IpAddr, now: Instant) {
         let mut watched = self.lock();
         let address = network(address);
-        if watched.len() >= self.max && !watched.contains_key(&address) {
-            watched.retain(|_, entry| !entry.is_over(now, self.window));
-            if watched.len() >= self.max {
-                counter!("fleetpulse_gateway_bans_full_total").increment(1);
-                return;
-            }
-        }
-        let fresh = Watched { failures: 0, since: now, banned_until: None };
-        let entry = watched.entry(address).or_insert(fresh);
-        if entry.is_over(now, self.window) {
-            *entry = fresh;
-        }
-        entry.failures += 1;
-        if entry.failures >= self.after_failures && entry.banned_until.is_none() {
-            entry.banned_until = Some(now + self.lasts);
+        watched.forget_past(now);
+        let fresh = Entry { failures: 0, banned: false, ends_at: now + self.window };
+        let mut entry = watched.remove(address).unwrap_or(fresh);
+        entry.failures = entry.failures.saturating_add(1);
+        if entry.failures >= self.after_failures && !entry.banned {
+            entry.banned = true;
+            entry.ends_at = now + self.lasts;
             counter!("fleetpulse_gateway_bans_total").increment(1);
             tracing::warn!(%address, failures = entry.failures, "banned: too many failed authentications");
         }
+        while watched.entries.len() >= self.max {
+            counter!("fleetpulse_gateway_bans_full_total").increment(1);
+            watched.forget_next();
+        }
+        watched.insert(address, entry);
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        gauge!("fleetpulse_gateway_watched_addresses").set(watched.len() as f64);
+        gauge!("fleetpulse_gateway_watched_addresses").set(watched.entries.len() as f64);
     }
 
     fn is_banned_at(&self, address: IpAddr, now: Instant) -> bool {
         let watched = self.lock();
-        !watched.is_empty()
-            && watched
-                .get(&network(address))
-                .is_some_and(|entry| entry.banned_until.is_some_and(|until| now < until))
+        let entry = watched.entries.get(&network(address));
+        entry.is_some_and(|entry| entry.banned && now < entry.ends_at)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, Watched>> {
+    fn lock(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Watched {
-    fn is_over(&self, now: Instant, window: Duration) -> bool {
-        match self.banned_until {
-            Some(until) => now >= until,
-            None => now.duration_since(self.since) >= window,
+    fn insert(&mut self, address: IpAddr, entry: Entry) {
+        self.of_kind(entry.banned).insert((entry.ends_at, address));
+        self.entries.insert(address, entry);
+    }
+
+    fn remove(&mut self, address: IpAddr) -> Option<Entry> {
+        let entry = self.entries.remove(&address)?;
+        self.of_kind(entry.banned).remove(&(entry.ends_at, address));
+        Some(entry)
+    }
+
+    fn of_kind(&mut self, banned: bool) -> &mut BTreeSet<(Instant, IpAddr)> {
+        if banned { &mut self.banned } else { &mut self.failing }
+    }
+
+    fn forget_next(&mut self) {
+        if let Some((_, address)) = self.failing.pop_first().or_else(|| self.banned.pop_first()) {
+            self.entries.remove(&address);
+        }
+    }
+
+    /// Forgets failures and bans whose time is over.
+    fn forget_past(&mut self, now: Instant) {
+        for entries in [&mut self.failing, &mut self.banned] {
+            while entries.first().is_some_and(|(ends_at, _)| *ends_at <= now) {
+                if let Some((_, address)) = entries.pop_first() {
+                    self.entries.remove(&address);
+                }
+            }
         }
     }
 }
@@ -208,6 +250,11 @@ mod tests {
         for last in 10..20 {
             bans.failed_at(address(&format!("192.0.2.{last}")), at(18));
         }
-        assert_eq!(bans.lock().len(), 2, "bounded");
+        assert_eq!(bans.lock().entries.len(), 2, "bounded");
+        assert!(bans.is_banned_at(bad, at(36)), "failures of others set nobody free");
+        bans.failed_at(bad, at(60));
+        assert!(!bans.is_banned_at(bad, at(60)));
+        let watched = bans.lock();
+        assert_eq!((watched.failing.len(), watched.banned.len(), watched.entries.len()), (1, 0, 1));
     }
 }

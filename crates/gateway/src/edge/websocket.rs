@@ -17,8 +17,10 @@ const PATH: &str = "/mqtt";
 const PROTOCOL: &str = "mqtt";
 /// Read at once: a heartbeat or two. The library keeps it for each connection.
 const READ_BUFFER_BYTES: usize = 1_024;
-/// Head of a frame, for frames of the largest packet.
-const FRAME_HEAD_BYTES: usize = 64;
+/// Largest message that a client may always send: one may hold several packets [MQTT-6.0.0-2], each within its own bound.
+const MESSAGE_BYTES_MIN: usize = 65_536;
+/// Largest message that we send; what is longer goes out in several.
+const SENT_BYTES_MAX: usize = 16_384;
 
 /// A WebSocket as a stream of bytes.
 #[derive(Debug)]
@@ -37,11 +39,11 @@ where
     /// # Errors
     /// Where it is no such request; it is answered before.
     pub(super) async fn accept(stream: S, packet_bytes_max: u32) -> Result<Self, Box<Error>> {
-        let max = packet_bytes_max as usize + FRAME_HEAD_BYTES;
+        let max = (packet_bytes_max as usize).max(MESSAGE_BYTES_MIN);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
-            .max_write_buffer_size(4 * max)
+            .max_write_buffer_size(4 * SENT_BYTES_MAX)
             .max_message_size(Some(max))
             .max_frame_size(Some(max));
         let accepted = tokio_tungstenite::accept_hdr_async_with_config(stream, check, Some(config)).await;
@@ -80,7 +82,7 @@ where
     ) -> Poll<io::Result<()>> {
         while self.left.is_empty() {
             match ready!(Pin::new(&mut self.inner).poll_next(context)) {
-                None | Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed)) => {
+                None | Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed | Error::AlreadyClosed)) => {
                     return Poll::Ready(Ok(()));
                 }
                 Some(Ok(Message::Binary(bytes))) => self.left = bytes,
@@ -96,6 +98,10 @@ where
         let count = self.left.len().min(room.remaining());
         room.put_slice(&self.left[..count]);
         self.left.advance(count);
+        if self.left.is_empty() {
+            // An empty rest would keep the whole message's memory while the client is silent.
+            self.left = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -110,9 +116,10 @@ where
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(Pin::new(&mut self.inner).poll_ready(context)).map_err(from)?;
-        let frame = Message::Binary(Bytes::copy_from_slice(bytes));
+        let count = bytes.len().min(SENT_BYTES_MAX);
+        let frame = Message::Binary(Bytes::copy_from_slice(&bytes[..count]));
         Pin::new(&mut self.inner).start_send(frame).map_err(from)?;
-        Poll::Ready(Ok(bytes.len()))
+        Poll::Ready(Ok(count))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
