@@ -214,16 +214,20 @@ async fn enter(
     if let Some(method) = connect.authentication_method {
         return Err(HandshakeError::AuthenticationMethod(method.chars().take(64).collect()));
     }
-    let assigned = connect.client_id.is_empty().then(|| format!("anonymous-{}", SessionId::generate()));
-    let client_id = assigned.as_deref().unwrap_or(connect.client_id);
     let credentials = Credentials {
-        client_id,
+        client_id: connect.client_id,
         username: connect.username,
         password: connect.password,
         certificate: peer.certificate(),
         peer: peer.address.ip(),
     };
     let grant = shared.access.authenticate(credentials).await?;
+    // [MQTT-3.1.3-6]: a client without an id is given one; a device has its own.
+    let assigned = connect.client_id.is_empty().then(|| match grant.principal.kind {
+        Kind::Device => grant.principal.name.to_string(),
+        Kind::Service => format!("{}-{}", grant.principal.name, SessionId::generate()),
+    });
+    let client_id = assigned.as_deref().unwrap_or(connect.client_id);
     let device_id = match grant.principal.kind {
         Kind::Device => DeviceId::new(&grant.principal.name)?,
         Kind::Service => DeviceId::new(client_id)?,

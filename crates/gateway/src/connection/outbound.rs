@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Connection;
 use crate::commands;
-use crate::end::End;
+use crate::end::{End, Eviction};
 
 /// Bytes that are made ready in one go; then they are written, and the socket sets the pace.
 const OUTBOX_BYTES_MAX: usize = 64 * 1024;
@@ -25,6 +25,9 @@ where
         let Some(link) = &mut self.link else {
             return Ok(());
         };
+        if link.is_taken_over() {
+            return Err(Eviction::TakenOver.end());
+        }
         if !link.is_alive() {
             let ended = End::told(Reason::ServerError, reason::UNSPECIFIED_ERROR);
             return Err(ended.because("subscriptions were lost: connect again"));
