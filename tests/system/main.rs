@@ -11,6 +11,7 @@ mod faults;
 mod heartbeats;
 mod messages;
 mod mqtt_client;
+mod packet_cases;
 mod pipeline;
 mod protocol;
 mod rejects;

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use devstack::Brokers;
 
 use crate::mqtt_client::{Answer, Client, PUBCOMP, PUBREC, packet, publish_packet};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, open_to_all};
 use crate::services::{Services, own_kafka};
 
 /// A heartbeat with QoS 2 and packet id 7, of a device that is called `keeper`; 3.1.1.
@@ -20,19 +20,6 @@ fn exactly_once(payload: &str, dup: bool) -> Vec<u8> {
 fn kept(client_id: &str) -> Vec<u8> {
     let length = u8::try_from(client_id.len()).unwrap_or_default();
     packet(0x10, &[b"\0\x04MQTT\x04\0\0\x3c\0", &[length][..], client_id.as_bytes()].concat())
-}
-
-/// A pipeline where everybody may do everything but publish as another.
-fn open_to_all(test: &str) -> Result<Pipeline> {
-    let rules = std::env::temp_dir().join(format!("fleetpulse-{test}-{}.toml", std::process::id()));
-    std::fs::write(
-        &rules,
-        "[[rule]]\neffect = \"allow\"\nwho = \"everybody\"\naction = \"all\"\ntopic = \"#\"\n",
-    )?;
-    let setting = format!("access.acl_file={}", rules.display());
-    let started = Pipeline::start_on(test, Services::shared()?, &[&setting]);
-    std::fs::remove_file(rules)?;
-    started
 }
 
 #[test]

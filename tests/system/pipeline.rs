@@ -174,6 +174,19 @@ impl Pipeline {
     }
 }
 
+/// A pipeline where everybody may do everything but publish as another.
+pub(crate) fn open_to_all(test: &str) -> Result<Pipeline> {
+    let rules = std::env::temp_dir().join(format!("fleetpulse-{test}-{}.toml", std::process::id()));
+    std::fs::write(
+        &rules,
+        "[[rule]]\neffect = \"allow\"\nwho = \"everybody\"\naction = \"all\"\ntopic = \"#\"\n",
+    )?;
+    let setting = format!("access.acl_file={}", rules.display());
+    let started = Pipeline::start_on(test, Services::shared()?, &[&setting]);
+    std::fs::remove_file(rules)?;
+    started
+}
+
 /// A `fleetpulse` command with settings as flags.
 pub(crate) fn command(role: &str, settings: &[String]) -> Result<Command> {
     let mut command = Command::new(from_environment("FLEETPULSE_TEST_BIN")?);
