@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Must build where there is no C compiler: so none of the others.
     ("xtask", &["devstack"]),
     ("system-tests", &["*"]),
-    ("benches", &["decode", "event"]),
+    ("benches", &["decode", "event", "mqtt"]),
 ];
 
 /// Crates that any crate's tests may use.
