@@ -7,6 +7,7 @@
 mod commands;
 mod faults;
 mod heartbeats;
+mod messages;
 mod mqtt_client;
 mod pipeline;
 mod protocol;

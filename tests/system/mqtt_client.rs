@@ -11,7 +11,9 @@ use crate::services::DEADLINE;
 /// First bytes of packets.
 pub(crate) const CONNACK: u8 = 0x20;
 pub(crate) const PUBACK: u8 = 0x40;
-pub(crate) const PINGRESP: u8 = 0xd0;
+pub(crate) const PUBREC: u8 = 0x50;
+pub(crate) const PUBCOMP: u8 = 0x70;
+pub(crate) const SUBACK: u8 = 0x90;
 pub(crate) const DISCONNECT: u8 = 0xe0;
 
 /// One connection.
@@ -37,16 +39,52 @@ impl Client {
         Ok(Self { stream, protocol_level: 4, device_id: String::new() })
     }
 
-    /// Opens a session.
-    pub(crate) fn connect(mqtt: SocketAddr, device_id: &str, protocol_level: u8) -> Result<Self> {
+    /// Opens a session with a CONNECT of one's own.
+    pub(crate) fn connect_with(
+        mqtt: SocketAddr,
+        device_id: &str,
+        protocol_level: u8,
+        connect: &[u8],
+    ) -> Result<(Self, bool)> {
         let mut client = Self::open(mqtt)?;
         client.protocol_level = protocol_level;
         device_id.clone_into(&mut client.device_id);
-        client.send(&connect_packet(device_id, protocol_level))?;
+        client.send(connect)?;
         match client.answer(DEADLINE)? {
-            Answer::Packet { first_byte: CONNACK, body } if body.get(1) == Some(&0) => Ok(client),
+            Answer::Packet { first_byte: CONNACK, body } if body.get(1) == Some(&0) => {
+                Ok((client, body[0] == 1))
+            }
             other => bail!("CONNECT was answered with {other:?}"),
         }
+    }
+
+    /// Subscribes to a filter; the code of SUBACK.
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) -> Result<u8> {
+        let mut body = vec![0, 9];
+        if self.protocol_level == 5 {
+            body.push(0);
+        }
+        push_text(&mut body, filter);
+        body.push(qos);
+        self.send(&packet(0x82, &body))?;
+        match self.answer(DEADLINE)? {
+            Answer::Packet { first_byte: SUBACK, body } => Ok(body.last().copied().unwrap_or(0xff)),
+            other => bail!("SUBSCRIBE was answered with {other:?}"),
+        }
+    }
+
+    /// Waits for a packet of that kind; its body.
+    pub(crate) fn expect(&mut self, first_byte: u8) -> Result<Vec<u8>> {
+        match self.answer(DEADLINE)? {
+            Answer::Packet { first_byte: found, body } if found == first_byte => Ok(body),
+            other => bail!("waited for {first_byte:#x}, got {other:?}"),
+        }
+    }
+
+    /// Opens a session.
+    pub(crate) fn connect(mqtt: SocketAddr, device_id: &str, protocol_level: u8) -> Result<Self> {
+        let connect = connect_packet(device_id, protocol_level);
+        Ok(Self::connect_with(mqtt, device_id, protocol_level, &connect)?.0)
     }
 
     /// Sends bytes as they are.

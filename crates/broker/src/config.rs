@@ -16,13 +16,21 @@ pub struct Config {
     /// Most subscriptions of one client. Default 64: a device has its commands, a back end a topic a kind. Range 1 to
     /// 100,000.
     pub subscriptions_per_client_max: u32,
-    /// Most messages that wait for one client; a further one is dropped and counted. Default 1,000. Range 1 to
-    /// 1,000,000.
+    /// Most levels of a topic filter. Default 128: a topic of ours has four, and a search goes as deep as a filter.
+    /// Range 8 to 1,024.
+    pub filter_levels_max: u32,
+    /// Most QoS 1 and 2 messages that are sent to one client and not answered, also where its Receive Maximum is
+    /// higher, or not said, as in MQTT 3. Default 32: a slow radio is kept busy. Range 1 to 1,024.
+    pub in_flight_max: u16,
+    /// Most messages that wait for one client, those that are sent and not answered included; a further one is dropped
+    /// and counted. Default 1,000. Range 1 to 1,000,000.
     pub queue_messages_max: u32,
-    /// Most bytes that wait for one client. Default 1,048,576 (1 MiB). Range 1 KiB to 1 GiB.
+    /// Most bytes that wait for one client, those that are sent and not answered included. Default 1,048,576 (1 MiB).
+    /// Range 1 KiB to 1 GiB.
     pub queue_bytes_max: u32,
-    /// Most bytes that wait for all clients. Default 268,435,456 (256 MiB): what the window to Kafka may take. Range
-    /// 1 MiB to 4 GiB less one.
+    /// Most bytes that wait for all clients: a message counts once however many it waits for, each place in a queue
+    /// counts 128, and wills and subscriptions count too. Default 268,435,456 (256 MiB): what the window to Kafka may
+    /// take. Range 1 MiB to 4 GiB less one.
     pub queues_bytes_max: u32,
     /// Most retained messages. Default 100,000: two for each device of a node. Range 0 to 10,000,000.
     pub retained_messages_max: u32,
@@ -36,6 +44,8 @@ impl Default for Config {
             sessions_max: 100_000,
             session_expiry_max_s: 86_400,
             subscriptions_per_client_max: 64,
+            filter_levels_max: 128,
+            in_flight_max: 32,
             queue_messages_max: 1_000,
             queue_bytes_max: 1 << 20,
             queues_bytes_max: 256 << 20,
@@ -52,6 +62,8 @@ impl Config {
             .within("sessions_max", self.sessions_max, 1..=10_000_000)
             .within("session_expiry_max_s", self.session_expiry_max_s, 0..=31_536_000)
             .within("subscriptions_per_client_max", self.subscriptions_per_client_max, 1..=100_000)
+            .within("filter_levels_max", self.filter_levels_max, 8..=1_024)
+            .within("in_flight_max", self.in_flight_max, 1..=1_024)
             .within("queue_messages_max", self.queue_messages_max, 1..=1_000_000)
             .within("queue_bytes_max", self.queue_bytes_max, 1 << 10..=1 << 30)
             .within("queues_bytes_max", self.queues_bytes_max, 1 << 20..=u32::MAX)

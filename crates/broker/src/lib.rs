@@ -10,24 +10,32 @@
 //!   in its order, when the client comes back to its session [MQTT-4.4.0-1].
 //! - One copy for each client, however many of its subscriptions match, with the highest QoS and all their ids.
 //! - The newest link of a key is the valid one; calls of an older one do nothing.
-//! - Everything is bounded: sessions, subscriptions and what waits for a client, in messages and bytes, and for all. A
-//!   message that finds no room is not queued, whatever its QoS, and counted (`fleetpulse_gateway_unsent_total`).
+//! - Everything is bounded: sessions, subscriptions, their depth, and what waits for a client, in messages and bytes, and
+//!   for all. A message that finds no room is not queued, whatever its QoS, and counted
+//!   (`fleetpulse_gateway_unsent_total`). What is sent and not answered waits too.
 //! - A panic within loses what is routed here and nothing else: the broker begins anew, empty, and every link is dead,
 //!   so that clients connect and subscribe again.
 //!
 //! # What it does not do
 //! It keeps nothing on disk and tells no other node: subscribers hear what is published on their own node. What must
 //! reach a device wherever it is, and survive, is a command, and goes over Kafka.
+//!
+//! There is one lock. It is held for as long as a message takes to all its subscribers (`benches/micro.rs` says how long),
+//! which is why telemetry does not take it.
 
+mod charge;
 mod config;
 mod link;
 mod message;
+mod retained;
+mod routing;
 mod session;
+mod signal;
 mod state;
 mod tree;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,7 +50,7 @@ pub use tree::Options;
 use state::{Counts, State};
 
 /// How exact wills' delays and sessions' ends are.
-const TICK: Duration = Duration::from_millis(500);
+const TICK: Duration = Duration::from_millis(250);
 
 /// Routes messages. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
@@ -54,8 +62,6 @@ pub struct Broker {
 struct Shared {
     config: Config,
     state: Mutex<State>,
-    /// Rises when the state begins anew; links of before are dead.
-    incarnation: AtomicU64,
     sessions: AtomicUsize,
     subscriptions: AtomicUsize,
 }
@@ -91,11 +97,21 @@ pub struct Detach {
     pub expiry: Expiry,
 }
 
-/// There are as many sessions as there may be.
+/// Why a client gets no link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{max} sessions are kept already (setting `broker.sessions_max`)")]
-pub struct AttachError {
-    max: u32,
+pub enum AttachError {
+    /// There are as many sessions as there may be.
+    #[error("{max} sessions are kept already (setting `broker.sessions_max`)")]
+    SessionsMax {
+        /// The setting.
+        max: u32,
+    },
+    /// There is no memory for its will.
+    #[error("there is no room for its will (setting `broker.queues_bytes_max`)")]
+    NoRoom,
+    /// The broker broke just now. Connecting again helps.
+    #[error("the broker begins anew")]
+    BegunAnew,
 }
 
 /// Why a subscription was not made.
@@ -107,6 +123,15 @@ pub enum SubscribeError {
         /// The setting.
         max: u32,
     },
+    /// The filter has more levels than it may.
+    #[error("the filter has more than {max} levels (setting `broker.filter_levels_max`)")]
+    TooDeep {
+        /// The setting.
+        max: u32,
+    },
+    /// There is no memory for it.
+    #[error("there is no room for the subscription (setting `broker.queues_bytes_max`)")]
+    NoRoom,
     /// The link is dead.
     #[error("the session is another connection's by now")]
     Gone,
@@ -117,6 +142,8 @@ impl SubscribeError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::TooMany { .. } => "subscriptions_per_client_max",
+            Self::TooDeep { .. } => "filter_levels_max",
+            Self::NoRoom => "queues_bytes_max",
             Self::Gone => "gone",
         }
     }
@@ -125,17 +152,9 @@ impl SubscribeError {
 impl Broker {
     /// An empty one.
     pub fn new(config: Config) -> Self {
-        let state = Mutex::new(State::new(config.clone()));
+        let state = Mutex::new(State::new(config.clone(), 0));
         let (sessions, subscriptions) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self {
-            shared: Arc::new(Shared {
-                config,
-                state,
-                incarnation: AtomicU64::new(0),
-                sessions,
-                subscriptions,
-            }),
-        }
+        Self { shared: Arc::new(Shared { config, state, sessions, subscriptions }) }
     }
 
     /// Whether anybody has subscribed to anything.
@@ -152,17 +171,12 @@ impl Broker {
     /// link of the key is dead from now on.
     ///
     /// # Errors
-    /// Where there are [`Config::sessions_max`] sessions.
+    /// Where there are [`Config::sessions_max`] sessions, no room for the will, or the broker broke.
     pub fn attach(&self, key: &str, attach: Attach) -> Result<(Link, bool), AttachError> {
-        let entered = self.with(|state| {
-            let (number, attachment, present) = state.attach(key, attach, Instant::now())?;
-            let notify = state.sessions.get(&number).map(|session| session.notify.clone());
-            Ok((number, attachment, present, notify.unwrap_or_default()))
-        });
-        let begun_anew = Err(AttachError { max: self.shared.config.sessions_max });
-        let (number, attachment, present, notify) = entered.unwrap_or(begun_anew)?;
-        let incarnation = self.shared.incarnation.load(Ordering::Acquire);
-        Ok((Link::new(self.clone(), number, attachment, incarnation, notify), present))
+        let attached = self.with(|state| state.attach(key, attach, Instant::now()));
+        let attached = attached.unwrap_or(Err(AttachError::BegunAnew))?;
+        let present = attached.present;
+        Ok((Link::new(self.clone(), attached), present))
     }
 
     /// Drops the session of a client that begins anew and needs no link.
@@ -173,13 +187,13 @@ impl Broker {
     /// Routes a message; a retained one is kept or, if it is empty, dropped. `from` is the publisher's key, for no
     /// local. Returns how many sessions it went to.
     pub fn publish(&self, message: Message, from: Option<&str>) -> usize {
-        self.with(|state| state.route(message, from)).unwrap_or(0)
+        self.with(|state| state.route(message, from, Instant::now())).unwrap_or(0)
     }
 
     /// Gives a message to one client, if it is connected and has subscribed to the topic. True where the client has it
     /// or will, also where a message of the same tag is on its way already.
     pub fn offer(&self, key: &str, message: Message) -> bool {
-        self.with(|state| state.offer(key, message)).unwrap_or(false)
+        self.with(|state| state.offer(key, message, Instant::now())).unwrap_or(false)
     }
 
     /// Publishes delayed wills, ends sessions and retained messages whose time is over, and keeps the gauges current,
@@ -192,10 +206,11 @@ impl Broker {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            if let Some(counts) = self.with(|state| {
-                state.tick(Instant::now());
-                state.counts()
-            }) {
+            while self.with(|state| state.tick(Instant::now())) == Some(true) {
+                // Others get the lock, and this thread its other tasks.
+                tokio::task::yield_now().await;
+            }
+            if let Some(counts) = self.with(|state| state.counts()) {
                 gauges(counts);
             }
         }
@@ -208,11 +223,11 @@ impl Broker {
         if done.is_err() {
             metrics::counter!("fleetpulse_gateway_broker_restarts_total").increment(1);
             tracing::error!("the broker broke and begins anew, empty: subscribers connect again");
-            self.shared.incarnation.fetch_add(1, Ordering::AcqRel);
-            let broken = std::mem::replace(&mut *state, State::new(self.shared.config.clone()));
-            for session in broken.sessions.values() {
-                session.notify.notify_waiters();
-                session.notify.notify_one();
+            let fresh = State::new(self.shared.config.clone(), state.last_number());
+            let broken = std::mem::replace(&mut *state, fresh);
+            // With it its links die. What is broken may break once more.
+            if catch_unwind(AssertUnwindSafe(|| drop(broken))).is_err() {
+                tracing::error!("what the broken broker held could not be given back");
             }
         }
         let counts = state.counts();

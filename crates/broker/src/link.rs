@@ -2,14 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use mqtt::{PacketId, Qos};
-use tokio::sync::Notify;
 
 use crate::session::{Completed, Outgoing, Session};
-use crate::state::State;
+use crate::signal::Signal;
+use crate::state::{Attached, State};
 use crate::tree::Options;
 use crate::{Broker, Detach, Expiry, SubscribeError, WillFate};
 
@@ -19,9 +18,7 @@ pub struct Link {
     broker: Broker,
     session: u64,
     attachment: u64,
-    incarnation: u64,
-    notify: Arc<Notify>,
-    detached: bool,
+    signal: Arc<Signal>,
 }
 
 impl fmt::Debug for Link {
@@ -31,20 +28,15 @@ impl fmt::Debug for Link {
 }
 
 impl Link {
-    pub(crate) fn new(
-        broker: Broker,
-        session: u64,
-        attachment: u64,
-        incarnation: u64,
-        notify: Arc<Notify>,
-    ) -> Self {
-        Self { broker, session, attachment, incarnation, notify, detached: false }
+    pub(crate) fn new(broker: Broker, attached: Attached) -> Self {
+        let Attached { session, attachment, signal, .. } = attached;
+        Self { broker, session, attachment, signal }
     }
 
     /// Makes a subscription, or replaces that of the same filter, and queues the retained messages that it wants.
     ///
     /// # Errors
-    /// Where the client has too many, or the link is dead.
+    /// Where the client has too many, the filter is too deep, memory is short, or the link is dead.
     pub fn subscribe(
         &mut self,
         filter: &str,
@@ -63,31 +55,32 @@ impl Link {
         self.with_state(|state| state.unsubscribe(session, filter)).unwrap_or(false)
     }
 
-    /// Waits until [`Link::next`] may give something, or the link is dead. Cancel safe.
+    /// Waits until [`Link::next`] may give something, or the link is dead; returns at once for as long as that is so.
+    /// Cancel safe.
     pub async fn ready(&self) {
-        self.notify.notified().await;
+        self.signal.wait().await;
     }
 
-    /// Makes [`Link::ready`] ready again: there was no time to ask for all.
+    /// Makes [`Link::ready`] return once more, even where [`Link::next`] has given all.
     pub fn wake(&self) {
-        self.notify.notify_one();
+        self.signal.raise();
     }
 
     /// Whether this is the valid link of its session.
     pub fn is_alive(&self) -> bool {
-        self.with_session(|_| ()).is_some()
+        self.signal.is_alive()
+    }
+
+    /// Whether the link is dead because a newer connection of the client came, and not because the broker began anew.
+    pub fn is_taken_over(&self) -> bool {
+        self.signal.is_taken_over()
     }
 
     /// The next thing to send: what was not answered in an earlier connection, then releases that are owed, then what
     /// waits, as far as the client's Receive Maximum allows.
     #[expect(clippy::should_implement_trait, reason = "an iterator ends for good, this does not")]
     pub fn next(&mut self) -> Option<Outgoing> {
-        let session = self.session;
-        self.with_state(|state| {
-            let (outgoing, freed) = state.sessions.get_mut(&session)?.next(Instant::now());
-            state.freed(freed);
-            outgoing
-        })?
+        self.with_session(|session| session.next(Instant::now()))?
     }
 
     /// PUBACK came.
@@ -133,23 +126,27 @@ impl Link {
     }
 
     /// The connection is over.
-    pub fn detach(mut self, how: Detach) {
+    pub fn detach(self, how: Detach) {
+        // Dropping it finds a dead link then.
         self.leave(how.will, Some(how.expiry));
     }
 
-    fn leave(&mut self, will: WillFate, expiry: Option<Expiry>) {
-        self.detached = true;
+    fn leave(&self, will: WillFate, expiry: Option<Expiry>) {
         let session = self.session;
         self.with_state(|state| state.detach(session, will, expiry, Instant::now()));
     }
 
     /// Does something with the state, if this link is the valid one.
     fn with_state<T>(&self, act: impl FnOnce(&mut State) -> T) -> Option<T> {
-        if self.broker.shared.incarnation.load(Ordering::Acquire) != self.incarnation {
+        if !self.is_alive() {
             return None;
         }
         self.broker.with(|state| {
-            let valid = state.sessions.get(&self.session).is_some_and(|s| s.attachment == self.attachment);
+            // It may have died meanwhile.
+            let valid = state
+                .sessions
+                .get(&self.session)
+                .is_some_and(|session| session.attachment == self.attachment && session.is_connected());
             valid.then(|| act(state))
         })?
     }
@@ -161,8 +158,6 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if !self.detached {
-            self.leave(WillFate::Publish, None);
-        }
+        self.leave(WillFate::Publish, None);
     }
 }

@@ -25,11 +25,11 @@ pub struct Message {
     pub tag: Option<u128>,
 }
 
-/// What a message costs beyond its own bytes where it waits: its shared head, and an entry of a queue.
+/// What a message costs beyond its own bytes: its heads, and allocator overhead.
 const OVERHEAD_BYTES: usize = 200;
 
 impl Message {
-    /// What it takes of a bound in bytes.
+    /// What it takes of a bound in bytes. Its place in a queue is another matter.
     pub(crate) fn cost(&self) -> usize {
         self.topic.len() + self.payload.len() + self.properties.len() + OVERHEAD_BYTES
     }

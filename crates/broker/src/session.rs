@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mqtt::{PacketId, Qos};
-use tokio::sync::Notify;
 
+use crate::charge::{Charge, Held};
 use crate::message::{Message, Will};
+use crate::signal::Hold;
 use crate::tree::Options;
+
+/// A queue that is empty gives its memory back if it had room for more.
+const IDLE_CAPACITY_MAX: usize = 16;
 
 /// How long a session outlives its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,13 +25,28 @@ pub enum Expiry {
     Never,
 }
 
+impl Expiry {
+    /// The same, but no longer than `max`.
+    #[must_use]
+    pub fn at_most(self, max: Duration) -> Self {
+        let span = match self {
+            Self::AtEnd => Duration::ZERO,
+            Self::After(span) => span.min(max),
+            Self::Never => max,
+        };
+        if span.is_zero() { Self::AtEnd } else { Self::After(span) }
+    }
+}
+
 /// A message on its way to one client.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Queued {
-    pub(crate) message: Arc<Message>,
+    pub(crate) held: Arc<Held>,
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
-    pub(crate) subscription_ids: Vec<u32>,
+    pub(crate) subscription_ids: Box<[u32]>,
+    /// Its place in the queue.
+    pub(crate) _place: Charge,
 }
 
 /// What is to be sent to a client.
@@ -59,25 +78,42 @@ pub enum Outgoing {
 pub struct Completed {
     /// Whether there was such a message.
     pub known: bool,
+    /// Whether there was one that wants another answer: the client broke the protocol.
+    pub mismatch: bool,
     /// The message's tag, once the client has it.
     pub tag: Option<u128>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaits {
-    Puback,
-    Pubrec,
-    Pubcomp,
-}
-
+/// A message that was sent and not answered.
 #[derive(Debug)]
 struct Flight {
     packet_id: PacketId,
-    awaits: Awaits,
     queued: Queued,
-    /// To be sent (again): the connection is a new one.
+    /// To be sent again: the connection is a new one.
     due: bool,
-    dup: bool,
+}
+
+/// A QoS 2 message that the client has: PUBREC came, PUBCOMP did not. The message itself is not needed any more.
+#[derive(Debug)]
+struct Release {
+    packet_id: PacketId,
+    /// PUBREL is owed.
+    due: bool,
+}
+
+/// A will, and the room that it takes.
+#[derive(Debug)]
+pub(crate) struct KeptWill {
+    pub(crate) will: Will,
+    pub(crate) _charge: Charge,
+}
+
+/// One subscription, by its filter.
+#[derive(Debug)]
+pub(crate) struct Subscribed {
+    pub(crate) options: Options,
+    pub(crate) id: Option<u32>,
+    pub(crate) _charge: Charge,
 }
 
 #[derive(Debug)]
@@ -85,22 +121,31 @@ pub(crate) struct Session {
     pub(crate) key: Arc<str>,
     /// Which attachment is the valid one; an older link is dead.
     pub(crate) attachment: u64,
-    pub(crate) connected: bool,
+    /// The connection, if there is one.
+    pub(crate) hold: Option<Hold>,
     pub(crate) expiry: Expiry,
-    pub(crate) will: Option<Will>,
-    pub(crate) subscriptions: HashMap<Arc<str>, Options>,
-    pub(crate) queue: VecDeque<Queued>,
-    pub(crate) queue_bytes: usize,
+    pub(crate) will: Option<Box<KeptWill>>,
+    pub(crate) subscriptions: HashMap<Arc<str>, Subscribed>,
+    queue: VecDeque<Queued>,
+    /// In the order in which they were sent first.
     flights: VecDeque<Flight>,
+    /// How many flights are due.
+    flights_due: usize,
+    /// In the order in which PUBREC came [MQTT-4.6.0-4].
+    releases: VecDeque<Release>,
+    /// Bytes of queue and flights.
+    bytes: usize,
     /// QoS 2 publishes of the client that are not released.
     pub(crate) inbound: BTreeSet<PacketId>,
-    pub(crate) receive_max: u16,
+    /// Most flights and releases at once.
+    pub(crate) window: usize,
     last_id: u16,
-    pub(crate) notify: Arc<Notify>,
     /// What is due for it: a will, or its end.
     pub(crate) due: Option<Instant>,
     /// When it ends, where it has no connection and an end.
     pub(crate) expires_at: Option<Instant>,
+    /// When the queue is looked through for what is no longer good: not after the first such message's time.
+    pub(crate) purge_at: Option<Instant>,
 }
 
 impl Session {
@@ -108,20 +153,31 @@ impl Session {
         Self {
             key,
             attachment: 0,
-            connected: false,
+            hold: None,
             expiry: Expiry::AtEnd,
             will: None,
             subscriptions: HashMap::new(),
             queue: VecDeque::new(),
-            queue_bytes: 0,
             flights: VecDeque::new(),
+            flights_due: 0,
+            releases: VecDeque::new(),
+            bytes: 0,
             inbound: BTreeSet::new(),
-            receive_max: u16::MAX,
+            window: 1,
             last_id: 0,
-            notify: Arc::new(Notify::new()),
             due: None,
             expires_at: None,
+            purge_at: None,
         }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.hold.is_some()
+    }
+
+    /// Messages and bytes that wait, those that are sent and not answered included.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.queue.len() + self.flights.len(), self.bytes)
     }
 
     /// A new connection takes the session up: what was sent and not answered is sent again, in its order.
@@ -129,130 +185,216 @@ impl Session {
     pub(crate) fn resume(&mut self) {
         for flight in &mut self.flights {
             flight.due = true;
-            flight.dup = true;
         }
-        if !self.flights.is_empty() || !self.queue.is_empty() {
-            self.notify.notify_one();
+        self.flights_due = self.flights.len();
+        for release in &mut self.releases {
+            release.due = true;
+        }
+        if !(self.flights.is_empty() && self.releases.is_empty() && self.queue.is_empty()) {
+            self.raise();
+        }
+    }
+
+    fn raise(&self) {
+        if let Some(hold) = &self.hold {
+            hold.raise();
         }
     }
 
     pub(crate) fn enqueue(&mut self, queued: Queued) {
-        self.queue_bytes += queued.message.cost();
+        self.bytes += queued.held.message.cost();
         self.queue.push_back(queued);
-        self.notify.notify_one();
+        self.raise();
     }
 
     /// Whether a message with that tag is on its way already.
     pub(crate) fn has_tag(&self, tag: u128) -> bool {
-        let waiting = self.queue.iter().map(|queued| &queued.message);
-        waiting.chain(self.flights.iter().map(|flight| &flight.queued.message)).any(|m| m.tag == Some(tag))
+        let sent = self.flights.iter().map(|flight| &flight.queued);
+        self.queue.iter().chain(sent).any(|queued| queued.held.message.tag == Some(tag))
     }
 
-    /// The next thing to send, and how many bytes left the queue by that.
-    pub(crate) fn next(&mut self, now: Instant) -> (Option<Outgoing>, usize) {
-        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.due) {
-            flight.due = false;
-            return (Some(flight.outgoing(now)), 0);
-        }
-        let mut freed = 0;
-        while let Some(queued) = self.queue.front() {
-            let room = queued.qos == Qos::AtMostOnce || self.flights.len() < usize::from(self.receive_max);
-            if !room {
-                break;
+    /// Drops what is no longer good from the queue, and says when to look again.
+    pub(crate) fn purge(&mut self, now: Instant) -> Option<Instant> {
+        let (before, mut freed, mut first) = (self.queue.len(), 0, None);
+        self.queue.retain(|queued| {
+            let message = &queued.held.message;
+            let over = message.is_over(now);
+            if over {
+                freed += message.cost();
+            } else {
+                first = [first, message.expires_at].into_iter().flatten().min();
             }
-            let Some(queued) = self.queue.pop_front() else { break };
-            let cost = queued.message.cost();
-            freed += cost;
-            self.queue_bytes -= cost;
-            if queued.message.is_over(now) {
-                metrics::counter!("fleetpulse_gateway_unsent_total", "reason" => "expired").increment(1);
-                continue;
-            }
-            return (Some(self.launch(queued, now)), freed);
-        }
-        (None, freed)
+            !over
+        });
+        self.bytes -= freed;
+        self.rest();
+        count_expired(before - self.queue.len());
+        first
     }
 
-    fn launch(&mut self, queued: Queued, now: Instant) -> Outgoing {
-        let awaits = match queued.qos {
-            Qos::AtMostOnce => return publish(&queued, None, false, now),
-            Qos::AtLeastOnce => Awaits::Puback,
-            Qos::ExactlyOnce => Awaits::Pubrec,
-        };
-        let packet_id = self.free_id();
-        let flight = Flight { packet_id, awaits, queued, due: false, dup: false };
-        let outgoing = flight.outgoing(now);
-        self.flights.push_back(flight);
+    /// The next thing to send: what was sent in an earlier connection, then releases that are owed, then what waits.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<Outgoing> {
+        let outgoing = self.next_due(now).or_else(|| self.next_queued(now));
+        if outgoing.is_none()
+            && let Some(hold) = &self.hold
+        {
+            hold.lower();
+        }
         outgoing
     }
 
-    /// A packet id that is not under way. There is one: Receive Maximum is below their number.
+    fn next_due(&mut self, now: Instant) -> Option<Outgoing> {
+        // What is sent again takes from Receive Maximum as it did the first time. [MQTT-4.9.0-2]
+        let sent = self.flights.len() - self.flights_due + self.releases.len();
+        if self.flights_due > 0
+            && sent < self.window
+            && let Some(flight) = self.flights.iter_mut().find(|flight| flight.due)
+        {
+            flight.due = false;
+            self.flights_due -= 1;
+            return Some(publish(&flight.queued, Some(flight.packet_id), true, now));
+        }
+        let release = self.releases.iter_mut().find(|release| release.due)?;
+        release.due = false;
+        Some(Outgoing::Pubrel(release.packet_id))
+    }
+
+    fn next_queued(&mut self, now: Instant) -> Option<Outgoing> {
+        let mut expired = 0;
+        let next = loop {
+            let Some(queued) = self.queue.front() else { break None };
+            let over = queued.held.message.is_over(now);
+            let in_flight = self.flights.len() + self.releases.len();
+            if !over && queued.qos != Qos::AtMostOnce && in_flight >= self.window {
+                break None;
+            }
+            let Some(queued) = self.queue.pop_front() else { break None };
+            if over {
+                self.bytes -= queued.held.message.cost();
+                expired += 1;
+                continue;
+            }
+            break Some(self.launch(queued, now));
+        };
+        self.rest();
+        count_expired(expired);
+        next
+    }
+
+    fn launch(&mut self, queued: Queued, now: Instant) -> Outgoing {
+        if queued.qos == Qos::AtMostOnce {
+            self.bytes -= queued.held.message.cost();
+            return publish(&queued, None, false, now);
+        }
+        let packet_id = self.free_id();
+        let outgoing = publish(&queued, Some(packet_id), false, now);
+        self.flights.push_back(Flight { packet_id, queued, due: false });
+        outgoing
+    }
+
+    /// Gives memory back that a burst has left.
+    fn rest(&mut self) {
+        if self.queue.is_empty() && self.queue.capacity() > IDLE_CAPACITY_MAX {
+            self.queue = VecDeque::new();
+        }
+    }
+
+    /// A packet id that is not under way. There is one: the window is far below their number.
     fn free_id(&mut self) -> PacketId {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             if let Some(id) = PacketId::new(self.last_id)
                 && !self.flights.iter().any(|flight| flight.packet_id == id)
+                && !self.releases.iter().any(|release| release.packet_id == id)
             {
                 return id;
             }
         }
     }
 
-    fn end(&mut self, packet_id: PacketId, awaits: impl Fn(Awaits) -> bool) -> Completed {
-        let is = |flight: &Flight| flight.packet_id == packet_id && awaits(flight.awaits);
-        let Some(index) = self.flights.iter().position(is) else {
-            return Completed::default();
-        };
-        let tag = self.flights.remove(index).and_then(|flight| flight.queued.message.tag);
-        Completed { known: true, tag }
+    fn flight(&self, packet_id: PacketId) -> Option<usize> {
+        self.flights.iter().position(|flight| flight.packet_id == packet_id)
+    }
+
+    fn release(&self, packet_id: PacketId) -> Option<usize> {
+        self.releases.iter().position(|release| release.packet_id == packet_id)
+    }
+
+    /// Ends a flight. There is room in the window then.
+    fn land(&mut self, index: usize) -> Option<Arc<Held>> {
+        let Flight { queued, due, .. } = self.flights.remove(index)?;
+        self.flights_due -= usize::from(due);
+        self.bytes -= queued.held.message.cost();
+        self.raise();
+        Some(queued.held)
+    }
+
+    /// Ends a flight of that QoS.
+    fn answered(&mut self, packet_id: PacketId, qos: Qos) -> Completed {
+        match self.flight(packet_id) {
+            Some(index) if self.flights[index].queued.qos == qos => {
+                let tag = self.land(index).and_then(|held| held.message.tag);
+                Completed { known: true, mismatch: false, tag }
+            }
+            flight => {
+                let mismatch = flight.is_some() || self.release(packet_id).is_some();
+                Completed { mismatch, ..Completed::default() }
+            }
+        }
     }
 
     pub(crate) fn puback(&mut self, packet_id: PacketId) -> Completed {
-        self.end(packet_id, |awaits| awaits == Awaits::Puback)
+        self.answered(packet_id, Qos::AtLeastOnce)
+    }
+
+    /// With an error the exchange is over; else a PUBREL is owed, and the client has the message. It may come again.
+    pub(crate) fn pubrec(&mut self, packet_id: PacketId, ok: bool) -> Completed {
+        if let Some(index) = self.release(packet_id) {
+            self.releases[index].due = true;
+            self.raise();
+            return Completed { known: true, ..Completed::default() };
+        }
+        let completed = self.answered(packet_id, Qos::ExactlyOnce);
+        if completed.known && ok {
+            self.releases.push_back(Release { packet_id, due: true });
+        }
+        completed
     }
 
     pub(crate) fn pubcomp(&mut self, packet_id: PacketId) -> Completed {
-        Completed { tag: None, ..self.end(packet_id, |awaits| awaits == Awaits::Pubcomp) }
-    }
-
-    /// With an error the exchange is over; else a PUBREL is owed, and the client has the message.
-    pub(crate) fn pubrec(&mut self, packet_id: PacketId, ok: bool) -> Completed {
-        if !ok {
-            return self.end(packet_id, |awaits| awaits != Awaits::Puback);
-        }
-        let is = |flight: &&mut Flight| flight.packet_id == packet_id && flight.awaits != Awaits::Puback;
-        let Some(flight) = self.flights.iter_mut().find(is) else {
-            return Completed::default();
+        let Some(index) = self.release(packet_id) else {
+            return Completed { mismatch: self.flight(packet_id).is_some(), ..Completed::default() };
         };
-        let first = flight.awaits == Awaits::Pubrec;
-        flight.awaits = Awaits::Pubcomp;
-        flight.due = true;
-        Completed { known: true, tag: flight.queued.message.tag.filter(|_| first) }
+        self.releases.remove(index);
+        self.raise();
+        Completed { known: true, ..Completed::default() }
     }
 
     pub(crate) fn discard(&mut self, packet_id: PacketId) {
-        let _whatever = self.end(packet_id, |_| true);
+        if let Some(index) = self.flight(packet_id) {
+            self.land(index);
+        }
     }
 }
 
-impl Flight {
-    fn outgoing(&self, now: Instant) -> Outgoing {
-        match self.awaits {
-            Awaits::Pubcomp => Outgoing::Pubrel(self.packet_id),
-            Awaits::Puback | Awaits::Pubrec => publish(&self.queued, Some(self.packet_id), self.dup, now),
-        }
+fn count_expired(messages: usize) {
+    if messages > 0 {
+        metrics::counter!("fleetpulse_gateway_unsent_total", "reason" => "expired")
+            .increment(messages as u64);
     }
 }
 
 fn publish(queued: &Queued, packet_id: Option<PacketId>, dup: bool, now: Instant) -> Outgoing {
-    let left = queued.message.expires_at.map(|at| at.saturating_duration_since(now).as_secs());
+    let message = &queued.held.message;
+    // Whole seconds that it has waited are taken off [MQTT-3.3.2-6], so what is left is rounded up.
+    let left = message.expires_at.map(|at| at.saturating_duration_since(now).as_millis().div_ceil(1_000));
     Outgoing::Publish {
-        message: queued.message.clone(),
+        message: message.clone(),
         qos: queued.qos,
         packet_id,
         dup,
         retain: queued.retain,
-        subscription_ids: queued.subscription_ids.clone(),
+        subscription_ids: queued.subscription_ids.to_vec(),
         expires_in_s: left.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
     }
 }

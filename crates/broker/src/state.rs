@@ -1,30 +1,44 @@
-//! Everything a broker knows, and what it does with it. Synchronous; the lock around it is the broker's.
+//! Everything a broker knows: sessions, from their beginning to their end. Synchronous; the lock around it is the
+//! broker's. What messages do stands in `routing`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use mqtt::{Qos, RetainHandling};
-
+use crate::charge::Ledger;
 use crate::config::Config;
-use crate::message::{Message, Will};
-use crate::session::{Expiry, Queued, Session};
-use crate::tree::{Options, Subscription, Tree};
-use crate::{Attach, AttachError, SubscribeError, WillFate};
+use crate::message::Will;
+use crate::retained::Retained;
+use crate::session::{Expiry, KeptWill, Session};
+use crate::signal::{Hold, Signal};
+use crate::tree::Tree;
+use crate::{Attach, AttachError, WillFate};
+
+/// Most sessions, queues and retained messages that one step of [`State::tick`] ends, so that it does not hold the lock
+/// for long.
+const TICK_STEPS_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct State {
-    config: Config,
+    pub(crate) config: Config,
     pub(crate) sessions: HashMap<u64, Session>,
-    by_key: HashMap<Arc<str>, u64>,
-    tree: Tree,
-    subscriptions: usize,
-    retained: BTreeMap<Arc<str>, Arc<Message>>,
-    retained_bytes: usize,
-    queues_bytes: usize,
-    /// When something is due for a session: its will, or its end.
-    due: BTreeSet<(Instant, u64)>,
+    pub(crate) by_key: HashMap<Arc<str>, u64>,
+    pub(crate) tree: Tree,
+    pub(crate) subscriptions: usize,
+    pub(crate) retained: Retained,
+    /// Of what waits, of wills and of subscriptions.
+    pub(crate) ledger: Arc<Ledger>,
+    due: BTreeSet<(Instant, u64, Due)>,
     last: u64,
+}
+
+/// What is due for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    /// Its will, or its end.
+    End,
+    /// A look through its queue for what is no longer good.
+    Purge,
 }
 
 /// How much of everything there is.
@@ -37,26 +51,29 @@ pub(crate) struct Counts {
     pub(crate) queues_bytes: usize,
 }
 
-/// A subscription that a message goes through.
-struct Hit {
-    session: u64,
-    options: Options,
-    id: Option<u32>,
+/// A session that has a connection (again).
+pub(crate) struct Attached {
+    pub(crate) session: u64,
+    pub(crate) attachment: u64,
+    pub(crate) signal: Arc<Signal>,
+    pub(crate) present: bool,
 }
 
 impl State {
-    pub(crate) fn new(config: Config) -> Self {
+    /// `last` is the highest number that a state before this one gave: numbers never come again, or a link of before
+    /// could pass for one of now.
+    pub(crate) fn new(config: Config, last: u64) -> Self {
+        let ledger = Ledger::new(config.queues_bytes_max);
         Self {
             config,
             sessions: HashMap::new(),
             by_key: HashMap::new(),
             tree: Tree::default(),
             subscriptions: 0,
-            retained: BTreeMap::new(),
-            retained_bytes: 0,
-            queues_bytes: 0,
+            retained: Retained::default(),
+            ledger,
             due: BTreeSet::new(),
-            last: 0,
+            last,
         }
     }
 
@@ -65,9 +82,13 @@ impl State {
             sessions: self.sessions.len(),
             subscriptions: self.subscriptions,
             retained: self.retained.len(),
-            retained_bytes: self.retained_bytes,
-            queues_bytes: self.queues_bytes,
+            retained_bytes: self.retained.bytes(),
+            queues_bytes: self.ledger.bytes(),
         }
+    }
+
+    pub(crate) fn last_number(&self) -> u64 {
+        self.last
     }
 
     fn next_number(&mut self) -> u64 {
@@ -75,13 +96,20 @@ impl State {
         self.last
     }
 
-    /// Session number, attachment and whether the session was there.
+    /// Takes up the session of a key, or begins one.
     pub(crate) fn attach(
         &mut self,
         key: &str,
         attach: Attach,
         now: Instant,
-    ) -> Result<(u64, u64, bool), AttachError> {
+    ) -> Result<Attached, AttachError> {
+        let will = match attach.will {
+            None => None,
+            Some(will) => {
+                let charge = self.ledger.charge(will.message.cost()).ok_or(AttachError::NoRoom)?;
+                Some(Box::new(KeptWill { will, _charge: charge }))
+            }
+        };
         if let Some(&number) = self.by_key.get(key) {
             // The old connection, if it stands, ends now; its will goes out unless it waits for a session that goes on.
             let ends =
@@ -91,50 +119,63 @@ impl State {
                 self.end(number, now);
             }
         }
-        let attachment = self.next_number();
         let known = self.by_key.get(key).copied();
         let number = match known {
             Some(number) => number,
-            None => {
-                if self.sessions.len() >= self.config.sessions_max as usize {
-                    return Err(AttachError { max: self.config.sessions_max });
-                }
-                let number = self.next_number();
-                let key: Arc<str> = key.into();
-                self.by_key.insert(key.clone(), number);
-                self.sessions.insert(number, Session::new(key));
-                number
-            }
+            None => self.begin(key)?,
         };
         self.cancel(number);
+        let attachment = self.next_number();
+        let (hold, signal) = Hold::new();
+        let expiry = self.bounded(attach.expiry);
+        let window = attach.receive_max.min(self.config.in_flight_max).max(1);
         if let Some(session) = self.sessions.get_mut(&number) {
             session.attachment = attachment;
-            session.connected = true;
-            session.expiry = attach.expiry;
-            session.will = attach.will;
-            session.receive_max = attach.receive_max.max(1);
-            // A link of before waits for nothing any more.
-            session.notify.notify_waiters();
-            session.notify = Arc::default();
+            if let Some(old) = session.hold.replace(hold) {
+                old.taken_over();
+            }
+            session.expiry = expiry;
+            session.expires_at = None;
+            session.will = will;
+            session.window = window.into();
             session.resume();
         }
-        Ok((number, attachment, known.is_some()))
+        Ok(Attached { session: number, attachment, signal, present: known.is_some() })
+    }
+
+    fn begin(&mut self, key: &str) -> Result<u64, AttachError> {
+        let max = self.config.sessions_max;
+        if self.sessions.len() >= max as usize {
+            return Err(AttachError::SessionsMax { max });
+        }
+        let number = self.next_number();
+        let key: Arc<str> = key.into();
+        self.by_key.insert(key.clone(), number);
+        self.sessions.insert(number, Session::new(key));
+        Ok(number)
+    }
+
+    fn bounded(&self, expiry: Expiry) -> Expiry {
+        expiry.at_most(Duration::from_secs(self.config.session_expiry_max_s.into()))
     }
 
     /// What becomes of the will of a connection that is replaced by another one of the same client.
     fn old_will(&mut self, number: u64, session_ends: bool, now: Instant) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
-        let Some(will) = session.will.take() else { return };
+        let Some(kept) = session.will.take() else { return };
         // [MQTT-3.1.3-9]: a delayed one is not sent if a new connection continues the session in time.
-        if session_ends || (session.connected && will.delay.is_zero()) {
+        if session_ends || (session.is_connected() && kept.will.delay.is_zero()) {
             let from = session.key.clone();
-            self.publish_will(will, &from, now);
+            self.publish_will(*kept, &from, now);
         }
     }
 
-    fn publish_will(&mut self, will: Will, from: &str, now: Instant) {
+    fn publish_will(&mut self, kept: KeptWill, from: &str, now: Instant) {
         metrics::counter!("fleetpulse_gateway_wills_total").increment(1);
-        self.route(will.into_message(now), Some(from));
+        let message = Will::clone(&kept.will).into_message(now);
+        // Its room is needed by those it goes to.
+        drop(kept);
+        self.route(message, Some(from), now);
     }
 
     /// Ends a session by its key, whatever it has.
@@ -145,29 +186,35 @@ impl State {
         }
     }
 
+    /// Ends a session; a connection that it may have is that of an older link.
     fn end(&mut self, number: u64, now: Instant) {
         self.cancel(number);
-        let Some(session) = self.sessions.remove(&number) else { return };
+        let Some(mut session) = self.sessions.remove(&number) else { return };
         self.by_key.remove(&session.key);
+        if let Some(at) = session.purge_at {
+            self.due.remove(&(at, number, Due::Purge));
+        }
         for filter in session.subscriptions.keys() {
             self.tree.remove(filter, number);
         }
         self.subscriptions -= session.subscriptions.len();
-        self.queues_bytes -= session.queue_bytes;
-        session.notify.notify_waiters();
-        session.notify.notify_one();
-        if let Some(will) = session.will {
-            self.publish_will(will, &session.key, now);
+        if let Some(hold) = session.hold.take() {
+            hold.taken_over();
+        }
+        if let Some(kept) = session.will.take() {
+            let from = session.key.clone();
+            // What waited for the client makes room first.
+            drop(session);
+            self.publish_will(*kept, &from, now);
         }
     }
 
     /// The connection is over.
     pub(crate) fn detach(&mut self, number: u64, will: WillFate, expiry: Option<Expiry>, now: Instant) {
+        let expiry = expiry.map(|expiry| self.bounded(expiry));
         let Some(session) = self.sessions.get_mut(&number) else { return };
-        session.connected = false;
-        if let Some(expiry) = expiry {
-            session.expiry = expiry;
-        }
+        session.hold = None;
+        session.expiry = expiry.unwrap_or(session.expiry);
         if will == WillFate::Discard {
             session.will = None;
         }
@@ -179,20 +226,18 @@ impl State {
             Expiry::After(span) => now.checked_add(span),
             Expiry::Never => None,
         };
-        let will_at = session.will.as_ref().map(|will| now.checked_add(will.delay).unwrap_or(now));
+        session.expires_at = expires_at;
+        let will_at = session.will.as_ref().map(|kept| now.checked_add(kept.will.delay).unwrap_or(now));
         match will_at {
             Some(at) if at <= now => {
-                if let Some(will) = session.will.take() {
+                if let Some(kept) = session.will.take() {
                     let from = session.key.clone();
-                    self.publish_will(will, &from, now);
+                    self.publish_will(*kept, &from, now);
                 }
                 self.schedule(number, expires_at);
             }
             // The will goes out with the session's end at the latest.
             _ => self.schedule(number, [will_at, expires_at].into_iter().flatten().min()),
-        }
-        if let Some(session) = self.sessions.get_mut(&number) {
-            session.expires_at = expires_at;
         }
     }
 
@@ -200,7 +245,7 @@ impl State {
         self.cancel(number);
         if let (Some(at), Some(session)) = (at, self.sessions.get_mut(&number)) {
             session.due = Some(at);
-            self.due.insert((at, number));
+            self.due.insert((at, number, Due::End));
         }
     }
 
@@ -208,236 +253,69 @@ impl State {
         if let Some(session) = self.sessions.get_mut(&number)
             && let Some(at) = session.due.take()
         {
-            self.due.remove(&(at, number));
+            self.due.remove(&(at, number, Due::End));
         }
     }
 
-    /// Does what is due.
-    pub(crate) fn tick(&mut self, now: Instant) {
-        while let Some(&(at, number)) = self.due.first() {
+    /// The session's queue is looked through at `at`, if not earlier.
+    pub(crate) fn purge_by(&mut self, number: u64, at: Instant) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        match session.purge_at {
+            Some(earlier) if earlier <= at => return,
+            Some(later) => {
+                self.due.remove(&(later, number, Due::Purge));
+            }
+            None => {}
+        }
+        session.purge_at = Some(at);
+        self.due.insert((at, number, Due::Purge));
+    }
+
+    /// Drops what is no longer good from the session's queue.
+    pub(crate) fn purge(&mut self, number: u64, now: Instant) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        if let Some(at) = session.purge_at.take() {
+            self.due.remove(&(at, number, Due::Purge));
+        }
+        if let Some(at) = session.purge(now) {
+            self.purge_by(number, at);
+        }
+    }
+
+    /// Does some of what is due. Whether there may be more.
+    pub(crate) fn tick(&mut self, now: Instant) -> bool {
+        for _ in 0..TICK_STEPS_MAX {
+            let Some(&(at, number, due)) = self.due.first() else { break };
             if at > now {
                 break;
             }
-            self.cancel(number);
-            let Some(session) = self.sessions.get_mut(&number) else { continue };
-            if session.expires_at.is_some_and(|at| at <= now) {
-                metrics::counter!("fleetpulse_gateway_sessions_expired_total").increment(1);
-                self.end(number, now);
-                continue;
-            }
-            let (will, expires_at, from) = (session.will.take(), session.expires_at, session.key.clone());
-            if let Some(will) = will {
-                self.publish_will(will, &from, now);
-            }
-            self.schedule(number, expires_at);
-        }
-        let over: Vec<Arc<str>> =
-            self.retained.iter().filter(|(_, m)| m.is_over(now)).map(|(topic, _)| topic.clone()).collect();
-        for topic in over {
-            self.unretain(&topic);
-        }
-    }
-
-    pub(crate) fn subscribe(
-        &mut self,
-        number: u64,
-        filter: &str,
-        options: Options,
-        id: Option<u32>,
-        now: Instant,
-    ) -> Result<Qos, SubscribeError> {
-        let Some(session) = self.sessions.get_mut(&number) else {
-            return Err(SubscribeError::Gone);
-        };
-        let max = self.config.subscriptions_per_client_max;
-        let known = session.subscriptions.contains_key(filter);
-        if !known && session.subscriptions.len() >= max as usize {
-            return Err(SubscribeError::TooMany { max });
-        }
-        session.subscriptions.insert(filter.into(), options);
-        if !known {
-            self.subscriptions += 1;
-        }
-        self.tree.insert(filter, Subscription { session: number, options, id });
-        let wanted = match options.retain_handling {
-            RetainHandling::Send => true,
-            RetainHandling::SendIfNew => !known,
-            RetainHandling::DoNotSend => false,
-        };
-        // Shared subscriptions are not sent retained messages at once. (Section 4.8.2)
-        if wanted && mqtt::topic::shared(filter).is_none() {
-            self.send_retained(number, filter, options, id, now);
-        }
-        Ok(options.qos)
-    }
-
-    fn send_retained(&mut self, number: u64, filter: &str, options: Options, id: Option<u32>, now: Instant) {
-        // Every name that matches begins with what stands before the first wildcard, its slash left out.
-        let literal = filter.split(['+', '#']).next().unwrap_or_default();
-        let prefix = if literal.len() < filter.len() { literal.trim_end_matches('/') } else { literal };
-        let from: Arc<str> = prefix.into();
-        let matching: Vec<Arc<Message>> = self
-            .retained
-            .range(from..)
-            .take_while(|(topic, _)| topic.starts_with(prefix))
-            .filter(|(topic, message)| mqtt::topic::matches(filter, topic) && !message.is_over(now))
-            .map(|(_, message)| message.clone())
-            .collect();
-        for message in matching {
-            let qos = message.qos.min(options.qos);
-            let subscription_ids = id.into_iter().collect();
-            self.deliver(number, Queued { message, qos, retain: true, subscription_ids });
-        }
-    }
-
-    pub(crate) fn unsubscribe(&mut self, number: u64, filter: &str) -> bool {
-        let Some(session) = self.sessions.get_mut(&number) else {
-            return false;
-        };
-        let known = session.subscriptions.remove(filter).is_some();
-        if known {
-            self.subscriptions -= 1;
-            self.tree.remove(filter, number);
-        }
-        known
-    }
-
-    /// Routes a message, and keeps it if it is to be kept. Returns how many sessions it went to.
-    pub(crate) fn route(&mut self, message: Message, from: Option<&str>) -> usize {
-        let message = Arc::new(message);
-        if message.retain {
-            self.retain(&message);
-        }
-        let publisher = from.and_then(|key| self.by_key.get(key)).copied();
-        let mut hits = self.hits(&message.topic, publisher);
-        // One copy for each session, with the highest QoS of its subscriptions and all their ids. [MQTT-3.3.4-2]
-        hits.sort_by_key(|hit| hit.session);
-        let mut went_to = 0;
-        for own in hits.chunk_by(|a, b| a.session == b.session) {
-            let highest = own.iter().map(|hit| hit.options.qos).max().unwrap_or(Qos::AtMostOnce);
-            let queued = Queued {
-                message: message.clone(),
-                qos: message.qos.min(highest),
-                // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-                retain: message.retain && own.iter().any(|hit| hit.options.retain_as_published),
-                subscription_ids: own.iter().filter_map(|hit| hit.id).collect(),
-            };
-            if self.deliver(own[0].session, queued) {
-                went_to += 1;
+            match due {
+                Due::End => self.end_due(number, now),
+                Due::Purge => self.purge(number, now),
             }
         }
-        went_to
+        let more = self.retained.expire(now, TICK_STEPS_MAX);
+        more || self.due.first().is_some_and(|(at, ..)| *at <= now)
     }
 
-    fn hits(&mut self, topic: &str, publisher: Option<u64>) -> Vec<Hit> {
-        let mut hits = Vec::new();
-        let sessions = &self.sessions;
-        self.tree.visit(topic, &mut |node| {
-            for known in &node.subscriptions {
-                // [MQTT-3.8.3-3]
-                if !(known.options.no_local && publisher == Some(known.session)) {
-                    hits.push(Hit { session: known.session, options: known.options, id: known.id });
-                }
-            }
-            for group in &mut node.groups {
-                // Whose turn it is, among those that are there; else among all.
-                let count = group.members.len();
-                let order = (0..count).map(|step| (group.turn + step) % count);
-                let there = |index: &usize| {
-                    sessions.get(&group.members[*index].session).is_some_and(|session| session.connected)
-                };
-                let Some(chosen) = order.clone().find(there).or_else(|| order.clone().next()) else {
-                    continue;
-                };
-                group.turn = (chosen + 1) % count;
-                let member = group.members[chosen];
-                hits.push(Hit { session: member.session, options: member.options, id: member.id });
-            }
-        });
-        hits
-    }
-
-    /// Puts a message into a session's queue, if it may wait there.
-    fn deliver(&mut self, number: u64, queued: Queued) -> bool {
-        let config = &self.config;
-        let Some(session) = self.sessions.get_mut(&number) else {
-            return false;
-        };
-        let cost = queued.message.cost();
-        let refused = if !session.connected && queued.qos == Qos::AtMostOnce {
-            Some("offline")
-        } else if session.queue.len() >= config.queue_messages_max as usize
-            || session.queue_bytes + cost > config.queue_bytes_max as usize
-        {
-            Some("queue_full")
-        } else if self.queues_bytes + cost > config.queues_bytes_max as usize {
-            Some("queues_full")
-        } else {
-            None
-        };
-        if let Some(reason) = refused {
-            metrics::counter!("fleetpulse_gateway_unsent_total", "reason" => reason).increment(1);
-            return false;
-        }
-        self.queues_bytes += cost;
-        session.enqueue(queued);
-        true
-    }
-
-    /// Gives a message to one connected client that has subscribed to its topic. Whether it has it or will.
-    pub(crate) fn offer(&mut self, key: &str, message: Message) -> bool {
-        let Some((number, session)) =
-            self.by_key.get(key).and_then(|number| Some((*number, self.sessions.get(number)?)))
-        else {
-            return false;
-        };
-        if !session.connected {
-            return false;
-        }
-        if message.tag.is_some_and(|tag| session.has_tag(tag)) {
-            return true;
-        }
-        let matching = session.subscriptions.iter().filter(|(filter, _)| {
-            mqtt::topic::shared(filter).is_none() && mqtt::topic::matches(filter, &message.topic)
-        });
-        let Some(highest) = matching.map(|(_, options)| options.qos).max() else {
-            return false;
-        };
-        let qos = message.qos.min(highest);
-        let queued = Queued { message: Arc::new(message), qos, retain: false, subscription_ids: Vec::new() };
-        self.deliver(number, queued)
-    }
-
-    fn retain(&mut self, message: &Arc<Message>) {
-        self.unretain(&message.topic);
-        if message.payload.is_empty() {
-            // [MQTT-3.3.1-6]
+    fn end_due(&mut self, number: u64, now: Instant) {
+        self.cancel(number);
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        if session.expires_at.is_some_and(|at| at <= now) {
+            metrics::counter!("fleetpulse_gateway_sessions_expired_total").increment(1);
+            self.end(number, now);
             return;
         }
-        let cost = message.cost();
-        let full = self.retained.len() >= self.config.retained_messages_max as usize
-            || self.retained_bytes + cost > self.config.retained_bytes_max as usize;
-        if full {
-            metrics::counter!("fleetpulse_gateway_unretained_total").increment(1);
-            return;
+        let (kept, expires_at, from) = (session.will.take(), session.expires_at, session.key.clone());
+        if let Some(kept) = kept {
+            self.publish_will(*kept, &from, now);
         }
-        self.retained_bytes += cost;
-        self.retained.insert(message.topic.clone(), message.clone());
-    }
-
-    fn unretain(&mut self, topic: &str) {
-        if let Some(old) = self.retained.remove(topic) {
-            self.retained_bytes -= old.cost();
-        }
-    }
-
-    pub(crate) fn freed(&mut self, bytes: usize) {
-        self.queues_bytes -= bytes;
+        self.schedule(number, expires_at);
     }
 }
 
 impl Session {
     fn ends_with_connection(&self) -> bool {
-        self.connected && self.expiry == Expiry::AtEnd
+        self.is_connected() && self.expiry == Expiry::AtEnd
     }
 }

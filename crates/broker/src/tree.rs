@@ -44,6 +44,7 @@ pub(crate) struct Tree {
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     children: HashMap<Box<str>, Node>,
+    /// By session, so that one of many is found.
     pub(crate) subscriptions: Vec<Subscription>,
     pub(crate) groups: Vec<Group>,
 }
@@ -74,13 +75,13 @@ impl Tree {
             node = node.children.entry(level.into()).or_default();
         }
         let members = node.members(group);
-        match members.iter_mut().find(|known| known.session == subscription.session) {
-            Some(known) => {
-                *known = subscription;
+        match members.binary_search_by_key(&subscription.session, |known| known.session) {
+            Ok(index) => {
+                members[index] = subscription;
                 false
             }
-            None => {
-                members.push(subscription);
+            Err(index) => {
+                members.insert(index, subscription);
                 true
             }
         }
@@ -112,7 +113,10 @@ fn split(filter: &str) -> (Option<&str>, &str) {
 fn remove(node: &mut Node, levels: &[&str], group: Option<&str>, session: u64) {
     match levels.split_first() {
         None => {
-            node.members(group).retain(|known| known.session != session);
+            let members = node.members(group);
+            if let Ok(index) = members.binary_search_by_key(&session, |known| known.session) {
+                members.remove(index);
+            }
             node.groups.retain(|group| !group.members.is_empty());
         }
         Some((level, rest)) => {

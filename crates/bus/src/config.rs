@@ -16,6 +16,9 @@ pub struct Config {
     pub events_topic: String,
     /// Topic of rejected payloads. Default `fleetpulse.dead-letters.v1`.
     pub dead_letters_topic: String,
+    /// Topic of commands to devices, which every gateway reads. Default `fleetpulse.commands.v1`; kept for a day, the longest
+    /// life of a command.
+    pub commands_topic: String,
     /// Partitions of a topic that is created; the bound on writers that share the work. Default 6, range 1 to
     /// 1,000. Raising it later moves devices to other partitions: a duplicate is then found by the table alone.
     pub partitions: u16,
@@ -58,6 +61,7 @@ impl Default for Config {
             brokers: "127.0.0.1:9092".into(),
             events_topic: "fleetpulse.events.v1".into(),
             dead_letters_topic: "fleetpulse.dead-letters.v1".into(),
+            commands_topic: "fleetpulse.commands.v1".into(),
             partitions: 6,
             replication_factor: 1,
             retention_hours: 168,
@@ -88,6 +92,12 @@ impl Config {
                 "dead_letters_topic",
                 self.dead_letters_topic != self.events_topic,
                 "may not be the events topic",
+            )
+            .present("commands_topic", &self.commands_topic)
+            .require(
+                "commands_topic",
+                self.commands_topic != self.events_topic && self.commands_topic != self.dead_letters_topic,
+                "may not be the topic of events or dead letters",
             )
             .within("partitions", self.partitions, 1..=1_000)
             .within("replication_factor", self.replication_factor, 1..=9)

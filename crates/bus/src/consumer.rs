@@ -347,6 +347,8 @@ impl Topics {
         match stream {
             Stream::Events => &self.events,
             Stream::DeadLetters => &self.dead_letters,
+            // Not read by the group: no partition of it is ever ours.
+            Stream::Commands => "",
         }
     }
 

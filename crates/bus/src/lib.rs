@@ -7,11 +7,13 @@
 //! - [`Consumer`]: a member of the writer group, driven by one thread. It hands out records, assignments and
 //!   revocations in the order in which they happen, and commits offsets with a note ([`Commit`]): the pending
 //!   range that makes an insert repeatable.
-//! - [`topics`]: creates and checks the two topics.
+//! - [`Broadcast`]: the commands topic, read whole by every node, from some time ago.
+//! - [`topics`]: creates and checks the topics.
 //!
 //! What it does not do: decide what a record means, retry on its own after the delivery deadline, or keep
 //! anything on disk.
 
+mod broadcast;
 mod committer;
 mod config;
 mod consumer;
@@ -20,6 +22,7 @@ mod producer;
 pub mod topics;
 mod window;
 
+pub use broadcast::{Broadcast, Heard};
 pub use config::{Compression, Config};
 pub use consumer::{
     Assigned, Commit, CommitError, ConsumeError, Consumer, Polled, Record, Revocation, Start,
@@ -36,7 +39,7 @@ pub struct Partition(pub i32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub i64);
 
-/// One partition of one of the two topics.
+/// One partition of one of the topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {
     /// Which topic.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use metrics::{Counter, Histogram};
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
@@ -15,21 +16,27 @@ use tokio::sync::oneshot;
 
 use crate::{ClientError, Config, Offset, Partition, Permit, Window};
 
-/// Which of the two topics.
+/// Which of the topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stream {
     /// Normalised events.
     Events,
     /// Rejected payloads.
     DeadLetters,
+    /// Commands to devices.
+    Commands,
 }
 
 impl Stream {
+    /// Every stream, in the order of their numbers.
+    const ALL: [Self; 3] = [Self::Events, Self::DeadLetters, Self::Commands];
+
     /// Short name, as in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Events => "events",
             Self::DeadLetters => "dead_letters",
+            Self::Commands => "commands",
         }
     }
 }
@@ -41,6 +48,7 @@ pub struct Producer {
     window: Window,
     events_topic: Arc<str>,
     dead_letters_topic: Arc<str>,
+    commands_topic: Arc<str>,
 }
 
 impl Producer {
@@ -77,6 +85,7 @@ impl Producer {
             window: Window::new(config.in_flight_messages_max, config.in_flight_bytes_max),
             events_topic: config.events_topic.as_str().into(),
             dead_letters_topic: config.dead_letters_topic.as_str().into(),
+            commands_topic: config.commands_topic.as_str().into(),
         })
     }
 
@@ -99,6 +108,7 @@ impl Producer {
         let topic = match stream {
             Stream::Events => &*self.events_topic,
             Stream::DeadLetters => &*self.dead_letters_topic,
+            Stream::Commands => &*self.commands_topic,
         };
         let (resolve, delivery) = oneshot::channel();
         let flight = Box::new(Flight { stream, resolve, sent_at: Instant::now(), permit });
@@ -133,7 +143,7 @@ impl Producer {
         failed_at.is_some_and(|at| at.elapsed() < span)
     }
 
-    /// Whether Kafka answers for both topics. Blocks the thread, at most twice `timeout`.
+    /// Whether Kafka answers for the topics of what devices send. Blocks the thread, at most twice `timeout`.
     pub(crate) fn answers(&self, timeout: Duration) -> Result<(), KafkaError> {
         for topic in [&*self.events_topic, &*self.dead_letters_topic] {
             crate::topics::partitions(self.client.client(), topic, timeout)?;
@@ -235,9 +245,22 @@ struct Flight {
 }
 
 /// Receives the delivery reports, on the producer's own thread.
-#[derive(Default)]
 struct Reports {
     failed_at: Mutex<Option<Instant>>,
+    /// By stream. Made once: looking a counter up costs more than counting.
+    delivered: [Counter; Stream::ALL.len()],
+    seconds: Histogram,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self {
+            failed_at: Mutex::default(),
+            delivered: Stream::ALL
+                .map(|stream| metrics::counter!("fleetpulse_bus_delivered_total", "stream" => stream.name())),
+            seconds: metrics::histogram!("fleetpulse_bus_delivery_seconds"),
+        }
+    }
 }
 
 impl ClientContext for Reports {
@@ -251,7 +274,6 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, flight: Box<Flight>) {
         let Flight { stream, resolve, sent_at, permit } = *flight;
-        let stream = stream.name();
         let report = match result {
             Ok(message) => Ok((Partition(message.partition()), Offset(message.offset()))),
             Err((error, _)) => Err(match error.rdkafka_error_code() {
@@ -264,12 +286,12 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
         };
         match &report {
             Ok(_) => {
-                metrics::counter!("fleetpulse_bus_delivered_total", "stream" => stream).increment(1);
-                metrics::histogram!("fleetpulse_bus_delivery_seconds").record(sent_at.elapsed());
+                self.delivered[stream as usize].increment(1);
+                self.seconds.record(sent_at.elapsed());
             }
             Err(error) => {
                 *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-                metrics::counter!("fleetpulse_bus_delivery_failures_total", "stream" => stream, "reason" => error.reason())
+                metrics::counter!("fleetpulse_bus_delivery_failures_total", "stream" => stream.name(), "reason" => error.reason())
                     .increment(1);
             }
         }

@@ -1,4 +1,4 @@
-//! The two topics: created where they are missing, checked where they stand.
+//! The topics: created where they are missing, checked where they stand.
 
 use std::time::Duration;
 
@@ -8,6 +8,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{ClientContext, types::RDKafkaRespErr};
 
 use crate::{ClientError, Config};
+
+/// How long a record of the commands topic is kept: the longest life of a command.
+pub const COMMANDS_RETENTION: Duration = Duration::from_secs(24 * 3_600);
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -53,15 +56,20 @@ pub async fn ensure(config: &Config) -> Result<Vec<(String, Ensured)>, TopicErro
     let admin: AdminClient<DefaultClientContext> =
         config.client().create().map_err(|source| config.client_error(source))?;
     let retention_ms = (u64::from(config.retention_hours) * 3_600_000).to_string();
-    let names = [config.events_topic.as_str(), config.dead_letters_topic.as_str()];
-    let wanted = names.map(|name| {
+    let commands_ms = COMMANDS_RETENTION.as_millis().to_string();
+    let names = [
+        (config.events_topic.as_str(), &retention_ms),
+        (config.dead_letters_topic.as_str(), &retention_ms),
+        (config.commands_topic.as_str(), &commands_ms),
+    ];
+    let wanted = names.map(|(name, retention_ms)| {
         NewTopic::new(
             name,
             i32::from(config.partitions),
             TopicReplication::Fixed(i32::from(config.replication_factor)),
         )
         .set("cleanup.policy", "delete")
-        .set("retention.ms", &retention_ms)
+        .set("retention.ms", retention_ms)
     });
     let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
     let results = admin

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use event::v1::RejectReason;
-use serde_json::value::RawValue;
 
 use crate::Rejection;
 
@@ -22,7 +21,8 @@ struct Member<'de> {
     /// The object it stood in: empty at the top, [`EXTRA`], or a group of fields.
     group: &'static str,
     name: Cow<'de, str>,
-    value: &'de RawValue,
+    /// JSON, without white space around it.
+    value: &'de str,
 }
 
 impl Member<'_> {
@@ -32,7 +32,7 @@ impl Member<'_> {
 }
 
 impl<'de> Beyond<'de> {
-    pub(crate) fn push(&mut self, group: &'static str, name: Cow<'de, str>, value: &'de RawValue) {
+    pub(crate) fn push(&mut self, group: &'static str, name: Cow<'de, str>, value: &'de str) {
         self.members.push(Member { group, name, value });
     }
 
@@ -43,6 +43,10 @@ impl<'de> Beyond<'de> {
     pub(crate) fn into_json(mut self) -> Result<String, Rejection> {
         if self.members.is_empty() {
             return Ok(String::new());
+        }
+        // Devices write the same members in the same order, often this one.
+        if self.members.array_windows().all(|[a, b]| a.key() < b.key()) {
+            return Ok(self.render());
         }
         self.members.sort_unstable_by(|a, b| a.key().cmp(&b.key()));
         if let Some([twice, _]) = self.members.array_windows().find(|[a, b]| a.key() == b.key()) {
@@ -65,15 +69,14 @@ impl<'de> Beyond<'de> {
                 || groups().any(|group| group[0].group == name)
         };
 
-        let bytes = |member: &Member<'_>| member.name.len() + member.value.get().len() + 4;
+        let bytes = |member: &Member<'_>| member.name.len() + member.value.len() + 4;
         let mut json = String::with_capacity(2 + self.members.iter().map(bytes).sum::<usize>());
         json.push('{');
         write_members(&mut json, top);
         for group in groups() {
             if group[0].group == EXTRA {
-                let (clashing, free): (Vec<_>, Vec<_>) = group.iter().partition(|member| taken(&member.name));
-                write_members(&mut json, free);
-                write_group(&mut json, EXTRA, clashing);
+                write_members(&mut json, group.iter().filter(|member| !taken(&member.name)));
+                write_group(&mut json, EXTRA, group.iter().filter(|member| taken(&member.name)));
             } else {
                 write_group(&mut json, group[0].group, group);
             }
@@ -101,7 +104,7 @@ fn write_members<'a>(json: &mut String, members: impl IntoIterator<Item = &'a Me
             Cow::Borrowed(name) => json.extend(["\"", name, "\""]),
             Cow::Owned(name) => json.push_str(&serde_json::Value::from(name.as_str()).to_string()),
         }
-        json.extend([":", value.get()]);
+        json.extend([":", value]);
     }
 }
 

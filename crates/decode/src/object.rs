@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::Rejection;
 use crate::beyond::{Beyond, EXTRA};
 use crate::rule::{Fault, Rule, Scalar};
+use crate::scan::Scan;
 
 /// Most levels of objects and arrays in an unknown value. What reads `extra_json` later may well recurse; 64 is what
 /// the strictest of the common parsers allows.
@@ -20,7 +21,11 @@ pub const NESTING_LEVELS_MAX: usize = 64;
 
 /// A message with a list of fields: see [`object!`].
 pub(crate) trait Object: Default + PartialEq {
+    /// The careful way: reads anything, or says what is wrong with it.
     fn read<'de, A: MapAccess<'de>>(map: A, context: &mut Context<'de>) -> Result<Self, A::Error>;
+
+    /// The quick way, into a message that is empty: see [`scan`](crate::scan).
+    fn scan(&mut self, scan: &mut Scan<'_>) -> Option<()>;
 }
 
 /// Implements [`Object`] for a message: `"name in the payload" => field: rule,` for each of its fields.
@@ -45,6 +50,24 @@ macro_rules! object {
                     }
                 }
                 Ok(message)
+            }
+
+            fn scan(&mut self, scan: &mut $crate::scan::Scan<'_>) -> Option<()> {
+                $(let mut $field = false;)*
+                let mut more = scan.reader.open()?;
+                while more {
+                    match scan.reader.name()? {
+                        $($name => {
+                            if std::mem::replace(&mut $field, true) {
+                                return None;
+                            }
+                            scan.field($name, $rule, &mut self.$field)?;
+                        })*
+                        name => scan.keep(name)?,
+                    }
+                    more = scan.reader.another()?;
+                }
+                Some(())
             }
         }
     };
@@ -102,7 +125,7 @@ impl<'de> Context<'de> {
             let what = format_args!("the value of {name:?} nests deeper than {NESTING_LEVELS_MAX} levels");
             return Err(self.fail(Fault::out_of_range(what)));
         }
-        self.beyond.push(self.group, name, value);
+        self.beyond.push(self.group, name, value.get());
         Ok(())
     }
 
@@ -297,6 +320,16 @@ impl<T: Object> Rule for Group<T> {
         let message = T::read(map, context)?;
         context.group = "";
         Ok((message != T::default()).then_some(message))
+    }
+
+    #[inline]
+    fn scan(self, name: &'static str, scan: &mut Scan<'_>, slot: &mut Option<T>) -> Option<()> {
+        let message = slot.insert(T::default());
+        scan.group(name, message)?;
+        if *message == T::default() {
+            *slot = None;
+        }
+        Some(())
     }
 }
 

@@ -7,6 +7,8 @@ use event::v1::RejectReason;
 use serde::de::{self, MapAccess, Unexpected};
 
 use crate::object::Context;
+use crate::reader::Reader;
+use crate::scan::Scan;
 
 /// Longest text of a field, in bytes.
 pub const TEXT_BYTES_MAX: usize = 128;
@@ -29,6 +31,20 @@ pub(crate) trait Rule: Sized {
         _context: &mut Context<'de>,
     ) -> Result<Option<Self::Value>, A::Error> {
         Err(de::Error::invalid_type(Unexpected::Map, &Self::EXPECTED))
+    }
+
+    /// The scalar that comes next. A rule that knows what it must be asks for that alone.
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.scalar()
+    }
+
+    /// Reads the value of the field `name`, which is not `null`, the quick way: `None` where it cannot, or may not, be.
+    #[inline]
+    fn scan(self, _name: &'static str, scan: &mut Scan<'_>, slot: &mut Option<Self::Value>) -> Option<()> {
+        let scalar = Self::next(&mut scan.reader)?;
+        *slot = Some(self.scalar(scalar).ok()?);
+        Some(())
     }
 }
 
@@ -104,6 +120,12 @@ impl<T: TryFrom<u64>> Rule for Whole<T> {
     type Value = T;
     const EXPECTED: &'static str = "a whole number";
 
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.number()
+    }
+
+    #[inline]
     fn scalar(self, scalar: Scalar<'_>) -> Result<T, Fault> {
         let number = match scalar {
             Scalar::Unsigned(number) => T::try_from(number).ok(),
@@ -170,6 +192,12 @@ impl<T: Float> Rule for Real<T> {
     type Value = T;
     const EXPECTED: &'static str = "a number";
 
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.number()
+    }
+
+    #[inline]
     fn scalar(self, scalar: Scalar<'_>) -> Result<T, Fault> {
         let number = match scalar {
             Scalar::Unsigned(number) => number as f64,
@@ -202,6 +230,10 @@ impl Text {
                 "text has {bytes} bytes, {TEXT_BYTES_MAX} are allowed"
             )));
         }
+        // Most texts are ASCII, of which this is quickly known.
+        if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Ok(text);
+        }
         match text.chars().find(|c| c.is_control()) {
             Some(c) => Err(Fault::out_of_range(format_args!("text has the control character {c:?}"))),
             None => Ok(text),
@@ -213,6 +245,12 @@ impl Rule for Text {
     type Value = String;
     const EXPECTED: &'static str = "a text";
 
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.text().map(Scalar::Text)
+    }
+
+    #[inline]
     fn scalar(self, scalar: Scalar<'_>) -> Result<String, Fault> {
         match scalar {
             Scalar::Text(text) => Self::check(text).map(str::to_owned),
@@ -242,6 +280,12 @@ impl Rule for Digits {
     type Value = String;
     const EXPECTED: &'static str = "a text of digits";
 
+    #[inline]
+    fn next<'de>(reader: &mut Reader<'de>) -> Option<Scalar<'de>> {
+        reader.text().map(Scalar::Text)
+    }
+
+    #[inline]
     fn scalar(self, scalar: Scalar<'_>) -> Result<String, Fault> {
         let Scalar::Text(text) = scalar else {
             return Err(Fault::wrong_type(scalar, Self::EXPECTED));

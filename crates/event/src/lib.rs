@@ -4,8 +4,10 @@
 //! its comments are the reference for every field.
 
 mod id;
+mod record;
 
 pub use id::{DeviceId, InvalidDeviceId, NodeId, SessionId};
+pub use record::{SessionPrefix, encode_heartbeat};
 
 /// The generated types of `fleetpulse.events.v1`.
 #[expect(missing_docs, reason = "generated; documented in the schema")]

@@ -23,7 +23,13 @@ pub(crate) fn sections(roles: &[Role]) -> Vec<Section> {
     let mut sections = vec![Section::Log, Section::Kafka];
     for role in roles {
         match role {
-            Role::Gateway => sections.push(Section::Gateway),
+            Role::Gateway => sections.extend([
+                Section::Gateway,
+                Section::Listen,
+                Section::Access,
+                Section::Broker,
+                Section::Commands,
+            ]),
             Role::Writer => sections.extend([Section::Clickhouse, Section::Writer]),
         }
     }
@@ -54,8 +60,20 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
             let health = Health::default();
             let port =
                 Operations::bind(settings.gateway.operations_listen, "gateway.operations_listen").await?;
+            let endpoint = gateway::downlink::Endpoint::new(&settings.commands)?;
+            let port = port.with_routes(endpoint.routes());
             operations.spawn(port.serve(metrics.clone(), health.clone(), stop_operations.clone()));
-            gateway::run(settings.gateway.clone(), &settings.kafka, &health, stop_gateway.clone()).await?;
+            let access = settings.access.clone();
+            let setup = gateway::Setup {
+                config: settings.gateway.clone(),
+                listen: settings.listen.clone(),
+                broker: settings.broker.clone(),
+                commands: settings.commands.clone(),
+                access: tokio::task::spawn_blocking(|| access::Access::open(access)).await??,
+                endpoint,
+            };
+            let ended = gateway::run(setup, &settings.kafka, &health, stop_gateway.clone());
+            ended.await?;
             anyhow::Ok(())
         };
         let gateway = async {

@@ -15,8 +15,6 @@ pub struct Config {
     pub operations_listen: SocketAddr,
     /// Name of this node: stable over restarts, unique in the installation. Default `gateway-1`.
     pub node_id: String,
-    /// How clients prove who they are. No default: that everybody may come in has to be said.
-    pub authentication: Authentication,
     /// Most connections at once. Default 15,000: below the usual 20,000 open files. Range 1 to 1,000,000.
     pub connections_max: u32,
     /// How long a client may take to send CONNECT, milliseconds. Default 10,000: two round trips of the slowest
@@ -28,27 +26,39 @@ pub struct Config {
     /// Most publishes of one connection that wait for Kafka; the MQTT 5 Receive Maximum. Default 64: enough to
     /// drain a buffer over a slow link, too few for one device to crowd out others. Range 1 to 65,535.
     pub in_flight_per_connection_max: u16,
+    /// Most bytes of one connection that wait for Kafka. Default 1,048,576 (1 MiB): a full drain of packets of the
+    /// usual size, and no more than a few of the largest. Range 1 KiB to 1 GiB.
+    pub in_flight_bytes_per_connection_max: u32,
+    /// Publishes a second that one connection may send for long; a faster one is slowed, not cut off. Default 1,000: a
+    /// device that drains a day's buffer is done within seconds. Range 1 to 1,000,000.
+    pub publish_rate_max: u32,
+    /// Publishes that one connection may send at once before `publish_rate_max` holds. Default 5,000. Range 1 to
+    /// 1,000,000.
+    pub publish_burst_max: u32,
+    /// Bytes a second that one connection may publish for long. Default 1,048,576 (1 MiB). Range 1 KiB to 1 GiB.
+    pub publish_bytes_rate_max: u32,
+    /// Bytes that one connection may publish at once before `publish_bytes_rate_max` holds. Default 4,194,304 (4 MiB).
+    /// Range 1 KiB to 1 GiB.
+    pub publish_bytes_burst_max: u32,
+    /// Longest keep alive, seconds: an MQTT 5 client that asks for a longer one or none is given this one. Default
+    /// 3,600: a device without a sign of life for an hour and a half is gone. Range 1 to 65,535.
+    pub keep_alive_max_s: u16,
+    /// Topic aliases that an MQTT 5 client may use. Default 16: a device has few topics. Range 0 to 1,000.
+    pub topic_alias_max: u16,
     /// How long a client may take to accept our bytes, milliseconds. Default 10,000. Range 100 to 120,000.
     pub write_timeout_ms: u32,
     /// How long a stopping gateway waits for what is in flight, milliseconds. Default 10,000: a third of the grace
     /// that orchestrators give. Range 100 to 600,000.
     pub shutdown_grace_ms: u32,
+    /// How often the node tells that it lives, milliseconds; three times as long without a word, and its sessions count as
+    /// lost. Default 5,000. Range 500 to 600,000.
+    pub node_alive_every_ms: u32,
     /// How old a device's clock may say a heartbeat is, hours, before it is not believed. Default 9,600 (400 days):
     /// a device that was stored over the winter. Range 1 to 43,800
     /// (five years: an insert may touch a hundred months of usage, not more).
     pub clock_past_max_hours: u32,
     /// How far ahead of ours a device's clock may be, hours. Default 24: a wrong time zone. Range 0 to 8,760.
     pub clock_future_max_hours: u32,
-}
-
-/// How clients prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Authentication {
-    /// Nothing was said: the gateway does not start.
-    Unset,
-    /// Everybody may come in and is who they say.
-    Anonymous,
 }
 
 impl Default for Config {
@@ -58,13 +68,20 @@ impl Default for Config {
             mqtt_listen: local(1883),
             operations_listen: local(9464),
             node_id: "gateway-1".into(),
-            authentication: Authentication::Unset,
             connections_max: 15_000,
             connect_timeout_ms: 10_000,
             packet_bytes_max: 65_536,
             in_flight_per_connection_max: 64,
+            in_flight_bytes_per_connection_max: 1 << 20,
+            publish_rate_max: 1_000,
+            publish_burst_max: 5_000,
+            publish_bytes_rate_max: 1 << 20,
+            publish_bytes_burst_max: 4 << 20,
+            keep_alive_max_s: 3_600,
+            topic_alias_max: 16,
             write_timeout_ms: 10_000,
             shutdown_grace_ms: 10_000,
+            node_alive_every_ms: 5_000,
             clock_past_max_hours: 9_600,
             clock_future_max_hours: 24,
         }
@@ -76,17 +93,24 @@ impl Config {
     pub fn validate(&self) -> Vec<Problem> {
         Checks::of("gateway")
             .present("node_id", &self.node_id)
-            .require(
-                "authentication",
-                self.authentication != Authentication::Unset,
-                "is not set: \"anonymous\" lets every client in and believes its client id; say so, or nobody comes in",
-            )
             .within("connections_max", self.connections_max, 1..=1_000_000)
             .within("connect_timeout_ms", self.connect_timeout_ms, 100..=120_000)
             .within("packet_bytes_max", self.packet_bytes_max, 1_024..=900_000)
             .within("in_flight_per_connection_max", self.in_flight_per_connection_max, 1..=u16::MAX)
+            .within(
+                "in_flight_bytes_per_connection_max",
+                self.in_flight_bytes_per_connection_max,
+                1 << 10..=1 << 30,
+            )
+            .within("publish_rate_max", self.publish_rate_max, 1..=1_000_000)
+            .within("publish_burst_max", self.publish_burst_max, 1..=1_000_000)
+            .within("publish_bytes_rate_max", self.publish_bytes_rate_max, 1 << 10..=1 << 30)
+            .within("publish_bytes_burst_max", self.publish_bytes_burst_max, 1 << 10..=1 << 30)
+            .within("keep_alive_max_s", self.keep_alive_max_s, 1..=u16::MAX)
+            .within("topic_alias_max", self.topic_alias_max, 0..=1_000)
             .within("write_timeout_ms", self.write_timeout_ms, 100..=120_000)
             .within("shutdown_grace_ms", self.shutdown_grace_ms, 100..=600_000)
+            .within("node_alive_every_ms", self.node_alive_every_ms, 500..=600_000)
             .within("clock_past_max_hours", self.clock_past_max_hours, 1..=43_800)
             .within("clock_future_max_hours", self.clock_future_max_hours, 0..=8_760)
             .done()

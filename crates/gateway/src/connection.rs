@@ -1,137 +1,107 @@
-//! One connection, from its first byte to its `Disconnected` event.
+//! One connection, from its CONNECT to its `Disconnected` event.
 //!
 //! The loop picks one [`Action`] at a time (every wait in [`Connection::select`] is cancel safe) and
-//! [`Connection::apply`] does it. Reading stops while the connection has as many publishes in flight as it may, and
-//! while one waits for room in the window of the process: the device feels that as a full socket.
+//! [`Connection::apply`] does it. Reading stops while the connection has as many publishes in flight as it may, while
+//! one waits for room in the window of the process, and while the client is ahead of its rate: the device feels each of
+//! them as a full socket.
+//!
+//! Memory: what a waiting device holds is this struct and its task. Buffers, the link to the broker, topic aliases and
+//! further timers are made when they are needed, and buffers go as soon as they are empty.
+
+mod inbound;
+mod keep_alive;
+mod outbound;
+mod subscriptions;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use bus::{DeliveryError, Permit};
-use bytes::BytesMut;
+use access::Kind;
+use broker::{Attach, Expiry, Link};
+use bus::Permit;
 use event::v1::DisconnectReason as Reason;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::Sleep;
-use tokio_util::sync::CancellationToken;
+use mqtt::{Frame, Packet, Version, reason};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::handshake::{self, Accepted, Answered, HandshakeError};
-use crate::mqtt::{Ack, Goodbye, Packet, Publish, QoS, Wire};
-use crate::record::{self, Record};
+use crate::edge::Peer;
+use crate::end::{End, Evict, Eviction};
+use crate::handshake::{self, Accepted, Limits};
+use crate::inbox::Inbox;
+use crate::pace::{Pace, Slowed};
+use crate::record::{Record, Telemetry};
 use crate::session::Session;
 use crate::unacknowledged::{Answer, Settled, Unacknowledged};
 use crate::{Shared, presence};
+use inbound::AliasesIn;
+use keep_alive::KeepAlive;
+use outbound::AliasesOut;
 
-/// Room for the next packets: a heartbeat or two. Grows by itself for larger ones.
-const INBOX_BYTES: usize = 1024;
-
-/// How a session ended.
-#[derive(Debug)]
-pub(crate) struct End {
-    pub reason: Reason,
-    pub detail: String,
-    goodbye: Option<Goodbye>,
-}
-
-impl End {
-    fn new(reason: Reason, goodbye: impl Into<Option<Goodbye>>) -> Self {
-        Self { reason, detail: String::new(), goodbye: goodbye.into() }
-    }
-
-    fn because(mut self, detail: &(impl ToString + ?Sized)) -> Self {
-        self.detail = detail.to_string();
-        self
-    }
-}
-
-/// Serves one connection from its handshake to its last packet. Ends by itself, when another connection takes the device over,
-/// or on `stop`. What comes back is the session that was, if there was one, and how it ended: to be told by
-/// [`presence::disconnected`].
+/// Serves one connection from its first byte to its last packet. Ends by itself, when it is evicted, or on `stop`. What comes back is
+/// the session that was, if a device had one, and how it ended: to be told by [`presence::disconnected`].
 pub(crate) async fn serve<S>(
     mut stream: S,
-    peer: SocketAddr,
+    mut peer: Peer,
     shared: &Shared,
     stop: CancellationToken,
 ) -> Option<(Session, End)>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let end = stop.child_token();
-    let Accepted { mut session, wire, inbox, outbox } = match greet(&mut stream, peer, shared, &end).await {
+    let evict = Evict::new(&stop);
+    // In a box, for the handshake is over after a moment and its room is not the connection's to keep.
+    let accepted = match Box::pin(handshake::greet(&mut stream, &peer, shared, &evict)).await {
         Ok(accepted) => accepted,
         Err(error) => {
             shared.meter.refused(error.reason());
-            tracing::debug!(%peer, error = &error as &dyn std::error::Error, "no session");
+            tracing::debug!(peer = %peer.address, error = &error as &dyn std::error::Error, "no session");
             return None;
         }
     };
+    peer.forget_certificate();
     shared.meter.sessions.increment(1);
-    let mut connection = Connection {
-        stream,
-        wire,
-        inbox,
-        outbox,
-        idle: Idle::new(session.keep_alive_s),
-        session: &mut session,
-        shared,
-        unacknowledged: Unacknowledged::default(),
-        parked: None,
-        draining: false,
-    };
-    let ended = match connection.announce(&stop, &end).await {
-        Ok(()) => connection.run(&stop, &end).await,
-        Err(ended) => ended,
-    };
-    connection.say_goodbye(&ended).await;
-    drop(connection);
-    shared.directory.leave(&session.device_id, session.id);
+    shared.sessions.fetch_add(1, Ordering::Relaxed);
+    let key = accepted.session.key.clone();
+    let (session, ended) = Connection::new(stream, accepted, shared, &evict).serve().await;
+    shared.directory.leave(&key, session.id);
     shared.meter.sessions.decrement(1);
+    shared.sessions.fetch_sub(1, Ordering::Relaxed);
     shared.meter.ended(ended.reason);
     if !presence::is_ordinary(ended.reason) {
         tracing::info!(
-            device_id = %session.device_id, session_id = %session.id, %peer,
+            device_id = %session.device_id, session_id = %session.id, peer = %peer.address,
             reason = event::disconnect_reason_name(ended.reason), detail = ended.detail, "session ended"
         );
     }
-    Some((session, ended))
-}
-
-async fn greet<S>(
-    stream: &mut S,
-    peer: SocketAddr,
-    shared: &Shared,
-    end: &CancellationToken,
-) -> Result<Accepted, HandshakeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let greeting = tokio::select! {
-        () = end.cancelled() => return Err(HandshakeError::Closed),
-        greeting = handshake::read(stream, &shared.config) => greeting?,
-    };
-    let enter = |device_id: &_, id, at| shared.directory.enter(device_id, id, at, end.clone());
-    match greeting.answer(peer, &shared.config, enter)? {
-        Answered::Accepted(accepted) => Ok(accepted),
-        Answered::Refused { outbox, error } => {
-            let within = Duration::from_millis(shared.config.write_timeout_ms.into());
-            // Best effort: the client may be gone.
-            let _unheard = tokio::time::timeout(within, stream.write_all(&outbox)).await;
-            Err(error)
-        }
-    }
+    (session.grant.principal.kind == Kind::Device).then_some((session, ended))
 }
 
 struct Connection<'a, S> {
     stream: S,
-    wire: Wire,
-    inbox: BytesMut,
-    outbox: BytesMut,
-    idle: Idle,
-    session: &'a mut Session,
+    version: Version,
+    inbox: Inbox,
+    outbox: Vec<u8>,
+    session: Session,
+    telemetry: Telemetry,
     shared: &'a Shared,
+    evict: &'a Evict,
+    evicted: Pin<Box<WaitForCancellationFutureOwned>>,
+    keep_alive: KeepAlive,
+    /// When the credential ends, where it does.
+    credential_ends: Option<Pin<Box<Sleep>>>,
+    pace: Pace,
+    /// Until when nothing is read, as the client is ahead of its rate.
+    slowed: Option<Pin<Box<Sleep>>>,
     unacknowledged: Unacknowledged,
-    parked: Option<Parked>,
+    parked: Option<Box<Parked>>,
+    /// Subscriptions, QoS 2 and what else outlives a packet; a device that only publishes QoS 0 and 1 has none.
+    link: Option<Link>,
+    limits: Limits,
+    aliases_in: AliasesIn,
+    aliases_out: AliasesOut,
     /// Nothing is read any more; what is in flight is still answered.
     draining: bool,
 }
@@ -150,30 +120,85 @@ enum Action {
     Settled(Settled),
     /// There is room for the parked record.
     Admitted(Permit),
+    /// The broker may have something for this client.
+    Outgoing,
+    /// The client's bucket has filled again.
+    Refilled,
     /// Nothing came for as long as the keep alive allows.
     Idle,
-    /// The session was taken over, or the gateway stops.
-    Ended,
+    /// The credential is over.
+    CredentialEnded,
+    /// Somebody else ends the session: see [`Evict::why`].
+    Evicted,
 }
 
-impl<S> Connection<'_, S>
+impl<'a, S> Connection<'a, S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    /// Sends the session's `Connected` event: the first of what waits for Kafka.
-    async fn announce(&mut self, stop: &CancellationToken, end: &CancellationToken) -> Result<(), End> {
+    fn new(stream: S, accepted: Accepted, shared: &'a Shared, evict: &'a Evict) -> Self {
+        let Accepted { session, version, inbox, outbox, link, limits } = accepted;
+        let ends = session.grant.expires_at.map(|at| {
+            let left = at.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+            Box::pin(tokio::time::sleep(left))
+        });
+        Self {
+            stream,
+            version,
+            inbox,
+            outbox,
+            telemetry: Telemetry::of(&session, shared),
+            keep_alive: KeepAlive::new(session.keep_alive_s),
+            session,
+            shared,
+            evict,
+            evicted: Box::pin(evict.evicted()),
+            credential_ends: ends,
+            pace: Pace::new(&shared.config),
+            slowed: None,
+            unacknowledged: Unacknowledged::default(),
+            parked: None,
+            link,
+            aliases_in: AliasesIn::default(),
+            aliases_out: AliasesOut::new(limits.topic_alias_max),
+            limits,
+            draining: false,
+        }
+    }
+
+    /// From the first `Connected` event to the last packet.
+    async fn serve(mut self) -> (Session, End) {
+        let ended = match self.announce().await {
+            Ok(()) => self.run().await,
+            Err(ended) => ended,
+        };
+        self.say_goodbye(&ended).await;
+        if let Some(link) = self.link.take() {
+            link.detach(outbound::detach(&ended, self.limits.session_expiry));
+        }
+        (self.session, ended)
+    }
+
+    /// Sends the session's `Connected` event: the first of what waits for Kafka. A service is no device and has none.
+    async fn announce(&mut self) -> Result<(), End> {
+        if self.session.grant.principal.kind != Kind::Device {
+            return Ok(());
+        }
         let connected = tokio::select! {
-            () = end.cancelled() => return Err(asked_to_end(stop)),
-            connected = presence::connected(self.session, self.shared) => connected,
+            () = &mut self.evicted => return Err(self.evict.why().end()),
+            connected = presence::connected(&self.session, self.shared) => connected,
         };
         let delivery = connected
-            .map_err(|error| End::new(Reason::StoreUnavailable, Goodbye::ServerBusy).because(&error))?;
-        self.unacknowledged.push(delivery, Answer::Nothing);
+            .map_err(|error| End::told(Reason::StoreUnavailable, reason::SERVER_BUSY).because(&error))?;
+        self.unacknowledged.push(delivery, Answer::Connected, 0);
+        if self.link.is_some() {
+            self.offer_commands();
+        }
         Ok(())
     }
 
     /// Goes on until the session ends.
-    async fn run(&mut self, stop: &CancellationToken, end: &CancellationToken) -> End {
+    async fn run(&mut self) -> End {
         // A client need not wait for CONNACK before it publishes.
         let mut done = self.take_packets();
         loop {
@@ -184,47 +209,49 @@ where
                 return ended;
             }
             if self.draining && self.unacknowledged.is_empty() && self.parked.is_none() {
-                return asked_to_end(stop);
+                return self.evict.why().end();
             }
-            let action = self.select(end).await;
-            done = self.apply(action, stop);
+            let action = self.select().await;
+            done = self.apply(action);
         }
     }
 
     /// Waits for what comes first. Cancel safe.
-    async fn select(&mut self, end: &CancellationToken) -> Action {
+    async fn select(&mut self) -> Action {
         let may_read = self.may_read();
-        if may_read {
-            self.inbox.reserve(INBOX_BYTES);
-        }
         tokio::select! {
             // In this order: a flood of packets does not hold up a take-over, and a client whose socket was not read
             // for a while is heard before it counts as idle.
             biased;
-            () = end.cancelled(), if !self.draining => Action::Ended,
+            () = &mut self.evicted, if !self.draining => Action::Evicted,
             settled = self.unacknowledged.next(), if !self.unacknowledged.is_empty() => Action::Settled(settled),
             permit = admitted(&mut self.parked), if self.parked.is_some() => Action::Admitted(permit),
-            received = self.stream.read_buf(&mut self.inbox), if may_read => Action::Received(received),
-            () = self.idle.elapsed(), if may_read => Action::Idle,
+            () = linked(self.link.as_ref()), if self.link.is_some() && !self.draining => Action::Outgoing,
+            received = self.inbox.read_from(&mut self.stream), if may_read => Action::Received(received),
+            () = due(&mut self.slowed), if self.slowed.is_some() => Action::Refilled,
+            () = due(&mut self.credential_ends), if self.credential_ends.is_some() => Action::CredentialEnded,
+            () = self.keep_alive.over(), if may_read => Action::Idle,
         }
     }
 
     fn may_read(&self) -> bool {
-        !self.draining && self.parked.is_none() && self.has_room()
+        !self.draining && self.parked.is_none() && self.slowed.is_none() && self.has_room()
     }
 
     fn has_room(&self) -> bool {
-        self.unacknowledged.len() < usize::from(self.shared.config.in_flight_per_connection_max)
+        let config = &self.shared.config;
+        self.unacknowledged.len() < usize::from(config.in_flight_per_connection_max)
+            && self.unacknowledged.bytes() < config.in_flight_bytes_per_connection_max as usize
     }
 
-    fn apply(&mut self, action: Action, stop: &CancellationToken) -> Result<(), End> {
+    fn apply(&mut self, action: Action) -> Result<(), End> {
         match action {
-            Action::Received(Ok(0)) => Err(End::new(Reason::ConnectionLost, None)),
+            Action::Received(Ok(0)) => Err(End::silent(Reason::ConnectionLost)),
             Action::Received(Ok(_)) => {
-                self.idle.seen();
+                self.keep_alive.seen();
                 self.take_packets()
             }
-            Action::Received(Err(error)) => Err(End::new(Reason::ConnectionLost, None).because(&error)),
+            Action::Received(Err(error)) => Err(End::broken(&error)),
             Action::Settled(settled) => {
                 self.settle(settled)?;
                 while let Some(settled) = self.unacknowledged.try_next() {
@@ -233,162 +260,124 @@ where
                 self.take_packets()
             }
             Action::Admitted(permit) => {
-                if let Some(Parked { record, answer, .. }) = self.parked.take() {
-                    self.produce(permit, &record, Some(answer))?;
+                if let Some(parked) = self.parked.take() {
+                    self.produce(permit, &parked.record, Some(parked.answer))?;
                 }
                 self.take_packets()
             }
-            Action::Idle => Err(End::new(Reason::KeepAliveTimeout, Goodbye::KeepAliveTimeout)),
-            Action::Ended if stop.is_cancelled() => {
+            Action::Outgoing => self.take_outgoing(),
+            Action::Refilled => {
+                self.slowed = None;
+                self.take_packets()
+            }
+            Action::Idle => Err(End::told(Reason::KeepAliveTimeout, reason::KEEP_ALIVE_TIMEOUT)),
+            Action::CredentialEnded => Err(End::told(Reason::CredentialsExpired, reason::NOT_AUTHORIZED)),
+            Action::Evicted if self.evict.why() == Eviction::ShuttingDown => {
                 self.draining = true;
                 Ok(())
             }
-            Action::Ended => Err(asked_to_end(stop)),
+            Action::Evicted => Err(self.evict.why().end()),
         }
     }
 
     /// Takes every whole packet out of the inbox, while there is room for what it may bring.
     fn take_packets(&mut self) -> Result<(), End> {
-        while self.may_read() {
-            let before = self.inbox.len();
-            let packet = self.wire.next(&mut self.inbox).map_err(|error| {
-                let reason = match error.goodbye() {
-                    Goodbye::PacketTooLarge => Reason::PacketTooLarge,
-                    _ => Reason::ProtocolError,
-                };
-                End::new(reason, error.goodbye()).because(&error)
-            })?;
-            self.session.traffic.bytes_in += (before - self.inbox.len()) as u64;
-            match packet {
-                Some(packet) => self.take(packet)?,
-                None => break,
+        if self.inbox.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.inbox.take();
+        let mut used = 0;
+        let taken = loop {
+            if !self.may_read() {
+                break Ok(());
+            }
+            match mqtt::frame(&bytes[used..], self.shared.config.packet_bytes_max) {
+                Ok(None) => break Ok(()),
+                Ok(Some(frame)) => {
+                    used += frame.len;
+                    self.session.traffic.bytes_in += frame.len as u64;
+                    if let Err(ended) = self.take(&frame) {
+                        break Err(ended);
+                    }
+                }
+                Err(error) => break Err(End::undecodable(&error)),
+            }
+        };
+        self.inbox.restore(bytes, used);
+        taken
+    }
+
+    fn take(&mut self, frame: &Frame<'_>) -> Result<(), End> {
+        let packet = mqtt::packet(frame, self.version).map_err(|error| End::undecodable(&error))?;
+        match packet {
+            Packet::Publish(publish) => {
+                self.take_publish(&publish, frame.len)?;
+                self.keep_pace(frame.len);
+            }
+            Packet::Pubrel(ack) => self.take_pubrel(ack),
+            Packet::Puback(ack) => self.take_puback(ack)?,
+            Packet::Pubrec(ack) => self.take_pubrec(ack)?,
+            Packet::Pubcomp(ack) => self.take_pubcomp(ack)?,
+            Packet::Subscribe(subscribe) => self.take_subscribe(&subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.take_unsubscribe(&unsubscribe),
+            Packet::Pingreq => mqtt::encode::pingresp(&mut self.outbox),
+            Packet::Disconnect(disconnect) => return Err(self.left(disconnect)),
+            Packet::Auth(_) => {
+                // No method was offered in CONNECT, so none can go on. [MQTT-4.12.0-6]
+                return Err(End::protocol(reason::PROTOCOL_ERROR, "AUTH without an authentication method"));
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, packet: Packet) -> Result<(), End> {
-        let answered = match packet {
-            Packet::Publish(publish) => return self.take_publish(&publish),
-            Packet::PingRequest => self.wire.pingresp(&mut self.outbox),
-            Packet::Disconnect => return Err(End::new(Reason::Client, None)),
-            Packet::Subscribe { packet_id, filters } => {
-                self.wire.suback_refused(packet_id, filters, &mut self.outbox)
-            }
-            Packet::Unsubscribe { packet_id, filters } => {
-                self.wire.unsuback(packet_id, filters, &mut self.outbox)
-            }
-            Packet::Connect(_) => {
-                // [MQTT-3.1.0-2]
-                return Err(
-                    End::new(Reason::ProtocolError, Goodbye::ProtocolError).because("a second CONNECT")
+    /// The client said goodbye.
+    fn left(&mut self, disconnect: mqtt::Disconnect) -> End {
+        if let Some(expiry_s) = disconnect.session_expiry_s {
+            // A session that was to end with the connection cannot be made to last now. [MQTT-3.14.2-2]
+            if self.limits.session_expiry == Expiry::AtEnd && expiry_s > 0 {
+                return End::protocol(
+                    reason::PROTOCOL_ERROR,
+                    "a session expiry in DISCONNECT and none in CONNECT",
                 );
             }
-            Packet::Unexpected(name) => {
-                let ended = End::new(Reason::ProtocolError, Goodbye::ProtocolError);
-                return Err(ended.because(&format_args!("unexpected {name}")));
-            }
+            self.limits.session_expiry = self.shared.session_expiry(expiry_s);
+        }
+        let reason = match disconnect.reason {
+            reason::DISCONNECT_WITH_WILL => Reason::ClientWithWill,
+            _ => Reason::Client,
         };
-        answered.map_err(|error| End::new(Reason::ProtocolError, None).because(&error))
+        End { client_code: disconnect.reason, ..End::silent(reason) }
     }
 
-    fn take_publish(&mut self, publish: &Publish) -> Result<(), End> {
-        self.shared.meter.publishes.increment(1);
-        self.session.traffic.messages_in += 1;
-        let answer = match publish.qos {
-            QoS::AtMostOnce => None,
-            QoS::AtLeastOnce(packet_id) => {
-                Some(Answer::Puback { packet_id, ack: Ack::Stored, received_at: Instant::now() })
+    /// Counts a publish against the client's rate.
+    fn keep_pace(&mut self, bytes: usize) {
+        let now = self.keep_alive.seen_at();
+        self.pace.take(bytes as u64, now);
+        if let Some((until, why)) = self.pace.slowed_until(Instant::now()) {
+            match why {
+                Slowed::Messages => self.shared.meter.slowed_messages.increment(1),
+                Slowed::Bytes => self.shared.meter.slowed_bytes.increment(1),
             }
-            // CONNACK said Maximum QoS 1. [MQTT-3.2.2-11]
-            QoS::ExactlyOnce => return Err(not_supported(Goodbye::QosNotSupported, "QoS 2")),
-        };
-        if publish.topic_alias {
-            // CONNACK said Topic Alias Maximum 0. [MQTT-3.2.2-18]
-            return Err(not_supported(Goodbye::TopicAliasInvalid, "a topic alias"));
-        }
-        if publish.retain && self.wire.is_v5() {
-            // CONNACK said Retain Available 0. [MQTT-3.2.2-14] In 3.1.1 nothing can say so: the message is taken,
-            // there is nobody to keep it for.
-            return Err(not_supported(Goodbye::RetainNotSupported, "a retained message"));
-        }
-        match record::of(publish, self.session, self.shared) {
-            Ok(record) => self.admit(record, answer),
-            Err(refused) => match answer {
-                Some(Answer::Puback { packet_id, received_at, .. }) if self.wire.is_v5() => {
-                    self.unacknowledged.push_ready(Answer::Puback {
-                        packet_id,
-                        ack: Ack::NotAuthorized,
-                        received_at,
-                    });
-                    Ok(())
-                }
-                // 3.1.1 cannot refuse one message: "either acknowledge or close". [MQTT-3.3.5-2]
-                _ => Err(End::new(Reason::NotAuthorized, Goodbye::NotAuthorized).because(&refused)),
-            },
+            self.slowed = Some(Box::pin(tokio::time::sleep_until(until)));
         }
     }
 
-    /// Sends a record on its way if there is room in the window of the process; else QoS 1 waits and QoS 0 is shed.
-    fn admit(&mut self, record: Record, answer: Option<Answer>) -> Result<(), End> {
-        let bytes = record.payload.len() + self.session.device_id.as_str().len();
-        let window = self.shared.producer.window();
-        let answer = match answer {
-            Some(Answer::Puback { packet_id, received_at, .. }) => {
-                Some(Answer::Puback { packet_id, ack: record.ack, received_at })
-            }
-            other => other,
-        };
-        match (window.try_reserve(bytes), answer) {
-            (Some(permit), answer) => self.produce(permit, &record, answer),
-            (None, None) => {
-                self.shared.meter.shed.increment(1);
-                Ok(())
-            }
-            (None, Some(answer)) => {
-                self.shared.meter.window_full.increment(1);
-                self.parked = Some(Parked { record, answer, room: Box::pin(window.clone().reserve(bytes)) });
-                Ok(())
-            }
+    /// The link to the broker, made when it is first needed.
+    fn link(&mut self) -> Result<&mut Link, broker::AttachError> {
+        if self.link.is_none() {
+            let attach = Attach {
+                clean_start: true,
+                expiry: Expiry::AtEnd,
+                will: None,
+                receive_max: self.limits.receive_max,
+            };
+            let (link, _none) = self.shared.broker.attach(&self.session.key, attach)?;
+            self.link = Some(link);
         }
-    }
-
-    fn produce(&mut self, permit: Permit, record: &Record, answer: Option<Answer>) -> Result<(), End> {
-        let key = self.session.device_id.as_str();
-        let sent = self.shared.producer.send(permit, record.stream, key, &record.payload);
-        let delivery =
-            sent.map_err(|error| End::new(Reason::StoreUnavailable, Goodbye::ServerBusy).because(&error))?;
-        if let Some(answer) = answer {
-            self.unacknowledged.push(delivery, answer);
+        match &mut self.link {
+            Some(link) => Ok(link),
+            None => unreachable!("it was made above"),
         }
-        Ok(())
-    }
-
-    /// Answers a publish whose delivery is known. What Kafka did not take is never acknowledged.
-    fn settle(&mut self, (answer, outcome): Settled) -> Result<(), End> {
-        let meter = &self.shared.meter;
-        let Answer::Puback { packet_id, ack, received_at } = answer else {
-            // A session that is not in the history does not go on.
-            return outcome.map_err(|error| not_stored(&error));
-        };
-        let ack = match outcome {
-            Ok(()) => ack,
-            Err(error) => {
-                meter.unacknowledged.increment(1);
-                if !self.wire.is_v5() {
-                    return Err(not_stored(&error));
-                }
-                Ack::NotStored
-            }
-        };
-        match ack {
-            Ack::Stored => meter.acknowledged.increment(1),
-            Ack::StoredAsDeadLetter => meter.acknowledged_dead_letters.increment(1),
-            Ack::NotAuthorized | Ack::NotStored => {}
-        }
-        meter.puback.record(received_at.elapsed());
-        let written = self.wire.puback(packet_id, ack, &mut self.outbox);
-        written.map_err(|error| End::new(Reason::ProtocolError, None).because(&error))
     }
 
     /// Writes what is to be said, within the time that a client has to take it.
@@ -396,84 +385,55 @@ where
         if self.outbox.is_empty() {
             return Ok(());
         }
-        self.session.traffic.bytes_out += self.outbox.len() as u64;
+        let outbox = std::mem::take(&mut self.outbox);
+        self.session.traffic.bytes_out += outbox.len() as u64;
         let within = Duration::from_millis(self.shared.config.write_timeout_ms.into());
-        match tokio::time::timeout(within, self.stream.write_all_buf(&mut self.outbox)).await {
+        let written = async {
+            self.stream.write_all(&outbox).await?;
+            self.stream.flush().await
+        };
+        match tokio::time::timeout(within, written).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(End::new(Reason::ConnectionLost, None).because(&error)),
-            Err(_elapsed) => Err(End::new(Reason::WriteTimeout, None)),
+            Ok(Err(error)) => Err(End::broken(&error)),
+            Err(_elapsed) => Err(End::silent(Reason::WriteTimeout)),
         }
     }
 
     async fn say_goodbye(&mut self, ended: &End) {
-        if let Some(goodbye) = ended.goodbye
-            && self.wire.disconnect(goodbye, &mut self.outbox).is_ok()
+        if let Some(code) = ended.tell
+            && self.version.is_v5()
         {
-            // Best effort: the client may be gone.
-            let _unheard = self.flush().await;
+            let why = self
+                .limits
+                .problem_information
+                .then_some(ended.detail.as_str())
+                .filter(|why| !why.is_empty());
+            mqtt::encode::disconnect(code, why, self.limits.packet_bytes_max, &mut self.outbox);
         }
-        let _unheard = self.stream.shutdown().await;
+        // Best effort: the client may be gone. PUBACKs that were made before the end are not lost with it.
+        let _unheard = self.flush().await;
+        let within = Duration::from_millis(self.shared.config.write_timeout_ms.into());
+        let _unheard = tokio::time::timeout(within, self.stream.shutdown()).await;
     }
 }
 
-/// Why a session is ended from outside.
-fn asked_to_end(stop: &CancellationToken) -> End {
-    if stop.is_cancelled() {
-        End::new(Reason::ServerShuttingDown, Goodbye::ServerShuttingDown)
-    } else {
-        End::new(Reason::TakenOver, Goodbye::TakenOver)
-    }
-}
-
-fn not_supported(goodbye: Goodbye, what: &'static str) -> End {
-    End::new(Reason::NotSupported, goodbye).because(what)
-}
-
-fn not_stored(error: &DeliveryError) -> End {
-    End::new(Reason::StoreUnavailable, Goodbye::ServerBusy).because(error)
-}
-
-async fn admitted(parked: &mut Option<Parked>) -> Permit {
+async fn admitted(parked: &mut Option<Box<Parked>>) -> Permit {
     match parked {
         Some(parked) => parked.room.as_mut().await,
         None => std::future::pending().await,
     }
 }
 
-/// The keep alive: one and a half times what CONNECT said (MQTT-3.1.2-22). One timer, armed anew only when it fires.
-struct Idle {
-    allowed: Option<Duration>,
-    seen_at: tokio::time::Instant,
-    timer: Pin<Box<Sleep>>,
+async fn linked(link: Option<&Link>) {
+    match link {
+        Some(link) => link.ready().await,
+        None => std::future::pending().await,
+    }
 }
 
-impl Idle {
-    fn new(keep_alive_s: u16) -> Self {
-        let allowed = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1500));
-        let seen_at = tokio::time::Instant::now();
-        Self {
-            allowed,
-            seen_at,
-            timer: Box::pin(tokio::time::sleep_until(seen_at + allowed.unwrap_or_default())),
-        }
-    }
-
-    fn seen(&mut self) {
-        self.seen_at = tokio::time::Instant::now();
-    }
-
-    /// Waits until nothing was seen for as long as is allowed; for ever where no keep alive is in force. Cancel safe.
-    async fn elapsed(&mut self) {
-        let Some(allowed) = self.allowed else {
-            return std::future::pending().await;
-        };
-        loop {
-            self.timer.as_mut().await;
-            let due = self.seen_at + allowed;
-            if tokio::time::Instant::now() >= due {
-                return;
-            }
-            self.timer.as_mut().reset(due);
-        }
+async fn due(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.as_mut().await,
+        None => std::future::pending().await,
     }
 }

@@ -1,12 +1,15 @@
-//! Which session holds which device: at most one, the newest (MQTT-3.1.4-3).
+//! Which session holds which key: at most one, the newest [MQTT-3.1.4-3]. A device's key is its id; a service's is its
+//! name and client id, so that a back end may hold several sessions.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use event::{DeviceId, Millis, SessionId};
-use tokio_util::sync::CancellationToken;
+use access::Grant;
+use event::SessionId;
 
-/// The sessions of this node, by device. Bounded by the connections of the node.
+use crate::end::{Evict, Eviction};
+
+/// The sessions of this node, by key. Bounded by the connections of the node.
 #[derive(Default)]
 pub(crate) struct Directory {
     entries: Mutex<Entries>,
@@ -14,63 +17,55 @@ pub(crate) struct Directory {
 
 #[derive(Default)]
 struct Entries {
-    holders: HashMap<DeviceId, Holder>,
-    /// When the latest session of all was entered: the node's clock may be set back, the order of sessions may not.
-    latest: Option<Millis>,
+    holders: HashMap<Arc<str>, Holder>,
+    /// When the latest session of all was entered, microseconds: the node's clock may be set back, the order of sessions
+    /// may not.
+    latest_us: u64,
 }
 
-struct Holder {
-    session_id: SessionId,
-    taken_over: CancellationToken,
+/// A session that stands.
+pub(crate) struct Holder {
+    pub session_id: SessionId,
+    pub evict: Evict,
+    pub grant: Grant,
 }
 
 impl Directory {
-    /// Enters a session; the one that held the device is told that it was taken over. Returns when the new session
-    /// counts as connected: `at`, or just after the latest one of this node, so that of two sessions of a device the
-    /// newer is always the later.
-    pub(crate) fn enter(
-        &self,
-        device_id: &DeviceId,
-        session_id: SessionId,
-        at: Millis,
-        taken_over: CancellationToken,
-    ) -> Millis {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let connected_at = entries.latest.map_or(at, |latest| at.max(Millis(latest.0 + 1)));
-        entries.latest = Some(connected_at);
-        if let Some(old) = entries.holders.insert(device_id.clone(), Holder { session_id, taken_over }) {
-            old.taken_over.cancel();
+    /// Enters a session; the one that held the key is told that it was taken over. Returns the session's place in the
+    /// order of all sessions of this node, in microseconds: the clock's, or one after the latest, so that of two sessions
+    /// of a device the newer always has the larger one.
+    pub(crate) fn enter(&self, key: &Arc<str>, clock_us: u64, holder: Holder) -> u64 {
+        let mut entries = self.lock();
+        entries.latest_us = clock_us.max(entries.latest_us + 1);
+        if let Some(old) = entries.holders.insert(key.clone(), holder) {
+            old.evict.evict(Eviction::TakenOver);
         }
-        connected_at
+        entries.latest_us
     }
 
-    /// A session ended; a newer one of the same device stays.
-    pub(crate) fn leave(&self, device_id: &DeviceId, session_id: SessionId) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.holders.get(device_id).is_some_and(|holder| holder.session_id == session_id) {
-            entries.holders.remove(device_id);
+    /// A session ended; a newer one of the same key stays.
+    pub(crate) fn leave(&self, key: &str, session_id: SessionId) {
+        let mut entries = self.lock();
+        if entries.holders.get(key).is_some_and(|holder| holder.session_id == session_id) {
+            entries.holders.remove(key);
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// Whether the device is connected here.
+    pub(crate) fn holds(&self, key: &str) -> bool {
+        self.lock().holders.contains_key(key)
+    }
 
-    #[test]
-    fn the_newest_session_holds_the_device_and_is_the_latest() {
-        let directory = Directory::default();
-        let device = DeviceId::new("a").expect("a device id");
-        let (old, new) = (SessionId::generate(), SessionId::generate());
-        let (old_token, new_token) = (CancellationToken::new(), CancellationToken::new());
-        assert_eq!(directory.enter(&device, old, Millis(5), old_token.clone()), Millis(5));
-        assert_eq!(directory.enter(&device, new, Millis(5), new_token.clone()), Millis(6));
-        assert!(old_token.is_cancelled() && !new_token.is_cancelled());
+    /// Ends every session whose credential is no longer good. Returns how many.
+    pub(crate) fn evict_unless(&self, still_valid: impl Fn(&Grant) -> bool) -> usize {
+        // Asked outside of the lock: there may be many, and connections come and go meanwhile.
+        let standing: Vec<(Evict, Grant)> =
+            self.lock().holders.values().map(|holder| (holder.evict.clone(), holder.grant.clone())).collect();
+        let gone = standing.into_iter().filter(|(_, grant)| !still_valid(grant));
+        gone.map(|(evict, _)| evict.evict(Eviction::Revoked)).count()
+    }
 
-        directory.leave(&device, old);
-        directory.leave(&DeviceId::new("b").expect("a device id"), new);
-        let third = SessionId::generate();
-        assert_eq!(directory.enter(&device, third, Millis(1), CancellationToken::new()), Millis(7));
-        assert!(new_token.is_cancelled(), "the old session's end did not remove the new one");
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -19,21 +19,30 @@
 //! QoS 2, subscriptions, retained messages, topic aliases: each is refused by name, and said in CONNACK where MQTT 5
 //! has a property for it. A will is accepted and has nobody to go to, as there are no subscriptions.
 
-mod accept;
+mod commands;
 mod config;
 mod connection;
 mod directory;
+pub mod downlink;
+mod edge;
+mod end;
 mod handshake;
+mod inbox;
 mod meter;
-mod mqtt;
+pub mod nodes;
+mod pace;
 mod presence;
 mod record;
+mod reload;
 mod session;
 mod unacknowledged;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use access::Access;
+use broker::{Broker, Expiry};
 use bus::Producer;
 use event::{Millis, NodeId};
 use ops::Health;
@@ -41,11 +50,17 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use accept::ListenError;
-pub use config::{Authentication, Config};
+pub use config::Config;
+pub use edge::{
+    ClientCertificates, Config as ListenConfig, ListenError, ProxyProtocol, TlsError, TlsVersion,
+};
 
+use commands::Handout;
 use directory::Directory;
+use downlink::Downlink;
+use edge::{Arrived, Bans};
 use meter::Meter;
+use nodes::Life;
 
 /// What every connection shares.
 struct Shared {
@@ -54,6 +69,13 @@ struct Shared {
     epoch: u64,
     clock: decode::ClockPolicy,
     producer: Producer,
+    access: Access,
+    broker: Broker,
+    bans: Arc<Bans>,
+    downlink: Downlink,
+    session_expiry_max_s: u32,
+    /// Sessions that stand.
+    sessions: AtomicU32,
     directory: Directory,
     /// Room for sessions that have ended and whose presence event is not stored yet.
     departures: Arc<Semaphore>,
@@ -72,6 +94,25 @@ pub enum RunError {
     /// The Kafka client cannot go on.
     #[error(transparent)]
     Broken(#[from] bus::Broken),
+    /// Commands are not heard any more.
+    #[error("commands to devices are not heard any more")]
+    Commands(#[from] downlink::RunError),
+}
+
+/// What a gateway is made of.
+pub struct Setup {
+    /// Section `gateway`.
+    pub config: Config,
+    /// Section `listen`.
+    pub listen: ListenConfig,
+    /// Section `broker`.
+    pub broker: broker::Config,
+    /// Section `commands`.
+    pub commands: downlink::Config,
+    /// Who may connect, and what they may do.
+    pub access: Access,
+    /// Where commands come in over HTTP; served by the caller.
+    pub endpoint: downlink::Endpoint,
 }
 
 /// Runs a gateway until `stop`; then stops accepting, lets what is in flight be acknowledged, ends every session
@@ -80,46 +121,77 @@ pub enum RunError {
 /// # Errors
 /// Where it cannot start, or its Kafka client is broken for good. `stop` is cancelled then.
 pub async fn run(
-    config: Config,
+    setup: Setup,
     kafka: &bus::Config,
     health: &Health,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let Setup { config, listen, broker, commands, access, endpoint } = setup;
     let producer = Producer::new(kafka)?;
     let grace = Duration::from_millis(config.shutdown_grace_ms.into());
+    let node_id = NodeId(config.node_id.as_str().into());
+    // Rises at each start as long as the node's clock does.
+    let epoch = now().0.unsigned_abs();
+    let (downlink, hearing) = Downlink::new(commands, node_id.clone(), epoch, producer.clone());
+    let alive_every = Duration::from_millis(config.node_alive_every_ms.into());
+    let life = Life::new(producer.clone(), node_id.clone(), epoch, alive_every);
     let shared = Arc::new(Shared {
-        node_id: NodeId(config.node_id.as_str().into()),
-        // Rises at each start as long as the node's clock does.
-        epoch: now().0.unsigned_abs(),
+        node_id,
+        epoch,
         clock: config.clock_policy(),
         producer: producer.clone(),
+        access,
+        session_expiry_max_s: broker.session_expiry_max_s,
+        sessions: AtomicU32::new(0),
+        broker: Broker::new(broker),
+        bans: Arc::new(Bans::new(&listen)),
+        downlink: downlink.clone(),
         directory: Directory::default(),
         departures: Arc::new(Semaphore::new(config.connections_max as usize)),
         meter: Meter::new(),
         config,
     });
     let listening = health.condition("mqtt_listens");
-    let listener = accept::listen(&shared.config).await?;
+    let edge = edge::open(&shared.config, &listen, shared.bans.clone(), shared.meter.clone())?;
     tracing::info!(mqtt = %shared.config.mqtt_listen, node_id = %shared.node_id.0, epoch = shared.epoch, "gateway starts");
 
     let background = CancellationToken::new();
     let tasks = TaskTracker::new();
     let watched = bus::watch(producer.clone(), health.condition("kafka_stores"), background.clone());
-    let broken = Arc::new(OnceLock::new());
+    tasks.spawn(shared.broker.clone().run(background.clone()));
+    tasks.spawn(reload::watch(shared.clone(), edge.tls(), background.clone()));
     tasks.spawn({
+        let (life, shared, stop) = (life.clone(), shared.clone(), background.clone());
+        async move { life.tell(|| shared.sessions.load(Ordering::Relaxed), stop).await }
+    });
+    endpoint.attach(downlink);
+    let broken = Arc::new(OnceLock::new());
+    // What the gateway cannot do without ends it when it breaks; whoever starts the process again starts it anew.
+    let watch = {
         let (broken, stop) = (broken.clone(), stop.clone());
-        async move {
-            if let Err(error) = watched.await {
-                // Whoever starts the process again starts a new producer.
+        move |ended: Result<(), RunError>| {
+            if let Err(error) = ended {
                 let _first = broken.set(error);
                 stop.cancel();
             }
         }
+    };
+    tasks.spawn({
+        let watch = watch.clone();
+        async move { watch(watched.await.map_err(RunError::from)) }
+    });
+    tasks.spawn({
+        let (kafka, handout, stop) = (kafka.clone(), Handout(shared.broker.clone()), background.clone());
+        async move { watch(hearing.run(&kafka, Arc::new(handout), stop).await.map_err(RunError::from)) }
     });
 
     listening.set(true);
     let connections = TaskTracker::new();
-    accept::accept(listener, &shared, &connections, &stop).await;
+    let serve = {
+        let (shared, stop) = (shared.clone(), stop.clone());
+        move |arrived: Arrived| serve(arrived, shared.clone(), stop.clone())
+    };
+    edge.run(serve, &connections, &stop).await;
     listening.set(false);
 
     connections.close();
@@ -129,6 +201,11 @@ pub async fn run(
             left = connections.len(),
             "the grace is over: sessions end without their presence event"
         );
+    } else {
+        let left = grace.saturating_sub(stopping_since.elapsed());
+        if !matches!(tokio::time::timeout(left, life.stopping()).await, Ok(Ok(()))) {
+            tracing::warn!("kafka did not confirm that this node stops: it will be taken for lost, without sessions");
+        }
     }
     background.cancel();
     tasks.close();
@@ -138,13 +215,42 @@ pub async fn run(
     let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
     tracing::info!(?flushed, "gateway stopped");
     match Arc::into_inner(broken).and_then(OnceLock::into_inner) {
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
         None => Ok(()),
+    }
+}
+
+/// Serves one connection and tells its end.
+async fn serve(arrived: Arrived, shared: Arc<Shared>, stop: CancellationToken) {
+    let Arrived { stream, peer, place, address_place } = arrived;
+    let served = connection::serve(stream, peer, &shared, stop).await;
+    drop(address_place);
+    let Some((session, end)) = served else { return };
+    // The place is free for the next connection while the end of this one is stored. As many may wait so as there are
+    // places; one more keeps its place.
+    let departure = shared.departures.clone().try_acquire_owned();
+    let place = if departure.is_ok() { None } else { Some(place) };
+    presence::disconnected(&session, &shared, &end).await;
+    drop((place, departure));
+}
+
+impl Shared {
+    /// How long a session lasts whose client asks for so many seconds.
+    fn session_expiry(&self, asked_s: u32) -> Expiry {
+        match asked_s.min(self.session_expiry_max_s) {
+            0 => Expiry::AtEnd,
+            seconds => Expiry::After(Duration::from_secs(seconds.into())),
+        }
     }
 }
 
 /// The gateway's clock.
 fn now() -> Millis {
+    Millis(i64::try_from(now_us() / 1_000).unwrap_or(i64::MAX))
+}
+
+/// The gateway's clock, microseconds since 1970-01-01 UTC.
+fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

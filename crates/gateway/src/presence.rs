@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use broker::Expiry;
 use bus::{Delivery, SendError, Stream};
 use event::v1::{Connected, DisconnectReason, Disconnected, event::Kind};
 use prost::Message;
 
-use crate::connection::End;
+use crate::end::End;
 use crate::session::Session;
 use crate::{Shared, now};
 
@@ -20,6 +21,13 @@ pub(crate) async fn connected(session: &Session, shared: &Shared) -> Result<Deli
         protocol_level: session.protocol_level.into(),
         clean_start: session.clean_start,
         keep_alive_s: session.keep_alive_s.into(),
+        client_id: session.client_id.as_ref().to_owned(),
+        tls_version: session.tls_version.to_owned(),
+        transport: session.transport.to_owned(),
+        fleet: session.grant.principal.fleet.as_deref().unwrap_or_default().to_owned(),
+        session_expiry_s: seconds(session.expiry),
+        session_present: session.session_present,
+        presence_sequence: session.presence_sequence,
     };
     send(
         session,
@@ -36,6 +44,8 @@ pub(crate) async fn disconnected(session: &Session, shared: &Shared, end: &End) 
         connected_at_ms: session.connected_at.0,
         reason: end.reason.into(),
         detail: end.detail.clone(),
+        presence_sequence: session.presence_sequence,
+        client_code: end.client_code.into(),
     };
     let at = now().max(session.connected_at);
     let payload = session.event(shared, at, Kind::Disconnected(disconnected)).encode_to_vec();
@@ -53,6 +63,14 @@ pub(crate) async fn disconnected(session: &Session, shared: &Shared, end: &End) 
     }
 }
 
+fn seconds(expiry: Expiry) -> u32 {
+    match expiry {
+        Expiry::AtEnd => 0,
+        Expiry::After(span) => u32::try_from(span.as_secs()).unwrap_or(u32::MAX),
+        Expiry::Never => u32::MAX,
+    }
+}
+
 async fn send(session: &Session, shared: &Shared, payload: &[u8]) -> Result<Delivery, SendError> {
     let key = session.device_id.as_str();
     let permit = shared.producer.window().clone().reserve(payload.len() + key.len()).await;
@@ -64,6 +82,12 @@ pub(crate) fn is_ordinary(reason: DisconnectReason) -> bool {
     use DisconnectReason as R;
     matches!(
         reason,
-        R::Client | R::ConnectionLost | R::KeepAliveTimeout | R::TakenOver | R::ServerShuttingDown
+        R::Client
+            | R::ClientWithWill
+            | R::ConnectionLost
+            | R::ConnectionReset
+            | R::KeepAliveTimeout
+            | R::TakenOver
+            | R::ServerShuttingDown
     )
 }

@@ -1,21 +1,36 @@
 //! A session: who, since when, and what moved.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use access::Grant;
+use broker::Expiry;
 use event::v1::{Event, Traffic, event::Kind};
 use event::{DeviceId, Millis, SessionId};
 
 use crate::Shared;
 
-/// One MQTT network connection of one device, from CONNECT accepted to its end.
+/// One MQTT network connection of one client, from CONNECT accepted to its end.
 pub(crate) struct Session {
     pub id: SessionId,
+    /// What no two sessions of a node share.
+    pub key: Arc<str>,
+    /// The device; of a service, its client id.
     pub device_id: DeviceId,
+    pub client_id: Arc<str>,
+    pub grant: Grant,
     pub peer: SocketAddr,
+    pub transport: &'static str,
+    /// Empty without TLS.
+    pub tls_version: &'static str,
     pub protocol_level: u8,
     pub clean_start: bool,
+    pub session_present: bool,
+    pub expiry: Expiry,
     pub keep_alive_s: u16,
     pub connected_at: Millis,
+    /// Orders the sessions of a device; see `Connected` in the schema of events.
+    pub presence_sequence: u64,
     pub traffic: Traffic,
 }
 

@@ -1,60 +1,131 @@
 //! What a connection has sent to Kafka and not yet answered, in order of arrival.
 //!
-//! The order of this queue is the order of the PUBACKs (MQTT-4.6.0-2): a delivery that is reported early waits for
-//! those before it. Bounded by the caller, who stops reading when [`Unacknowledged::len`] reaches the limit.
+//! The order of this queue is the order of the PUBACKs and PUBRECs [MQTT-4.6.0-2] [MQTT-4.6.0-3]: a delivery that is
+//! reported early waits for those before it. Bounded by the caller, who stops reading when [`Unacknowledged::len`] or
+//! [`Unacknowledged::bytes`] reaches its limit.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::future::poll_fn;
-use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
 
 use bus::{Delivery, DeliveryError};
+use mqtt::PacketId;
 
-use crate::mqtt::Ack;
+use crate::downlink::{IssueError, Issued};
+
+/// Which packet acknowledges a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// QoS 1.
+    Puback,
+    /// QoS 2.
+    Pubrec,
+}
+
+/// What a publish became.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Became {
+    /// A heartbeat on Kafka.
+    Heartbeat,
+    /// A dead letter on Kafka.
+    DeadLetter,
+    /// A command on Kafka, for a device on any node.
+    Command,
+    /// A message to this node's subscribers; nothing is stored.
+    Message,
+    /// Nothing: it was refused.
+    Refused,
+}
 
 /// What is answered once a delivery is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// A PUBACK.
-    Puback { packet_id: NonZeroU16, ack: Ack, received_at: Instant },
+    /// A PUBACK or PUBREC with that reason code.
+    Publish { by: By, packet_id: PacketId, code: u8, became: Became, received_at: Instant },
     /// Nothing: it was the session's own `Connected` event.
+    Connected,
+    /// Nothing: a command that came with QoS 0.
     Nothing,
 }
 
-/// An answer whose time has come, with the delivery's outcome.
-pub(crate) type Settled = (Answer, Result<(), DeliveryError>);
+/// Why what a publish became does not stand.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unsettled {
+    /// Kafka did not take the record.
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    /// The command was not taken in.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+}
+
+/// An answer whose time has come, with the outcome.
+pub(crate) type Settled = (Answer, Result<(), Unsettled>);
+
+/// A command on its way to Kafka.
+pub(crate) type Issuing = Pin<Box<dyn Future<Output = Result<Issued, IssueError>> + Send>>;
 
 /// The queue of one connection.
 #[derive(Default)]
 pub(crate) struct Unacknowledged {
-    queue: VecDeque<(Waiting, Answer)>,
+    queue: VecDeque<Entry>,
+    bytes: usize,
+}
+
+struct Entry {
+    waiting: Waiting,
+    answer: Answer,
+    bytes: u32,
 }
 
 enum Waiting {
     Delivery(Delivery),
-    /// Nothing to wait for: a refusal, in its place in the order.
+    Issuing(Issuing),
+    /// Nothing to wait for: a refusal or a message to subscribers, in its place in the order.
     Ready,
 }
 
 impl Unacknowledged {
-    pub(crate) fn push(&mut self, delivery: Delivery, answer: Answer) {
-        self.queue.push_back((Waiting::Delivery(delivery), answer));
+    pub(crate) fn push(&mut self, delivery: Delivery, answer: Answer, bytes: usize) {
+        self.bytes += bytes;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.queue.push_back(Entry { waiting: Waiting::Delivery(delivery), answer, bytes });
+    }
+
+    /// A command. It was set in motion by whoever made it.
+    pub(crate) fn push_issuing(&mut self, issuing: Issuing, answer: Answer, bytes: usize) {
+        self.bytes += bytes;
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.queue.push_back(Entry { waiting: Waiting::Issuing(issuing), answer, bytes });
     }
 
     /// An answer that waits for nothing but its turn.
     pub(crate) fn push_ready(&mut self, answer: Answer) {
-        self.queue.push_back((Waiting::Ready, answer));
+        self.queue.push_back(Entry { waiting: Waiting::Ready, answer, bytes: 0 });
     }
 
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 
+    /// Bytes of the records that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// QoS 2 publishes that wait for their PUBREC.
+    pub(crate) fn pubrecs(&self) -> impl Iterator<Item = PacketId> + '_ {
+        self.queue.iter().filter_map(|entry| match entry.answer {
+            Answer::Publish { by: By::Pubrec, packet_id, .. } => Some(packet_id),
+            Answer::Publish { .. } | Answer::Connected | Answer::Nothing => None,
+        })
     }
 
     /// Waits for the oldest. Pending for ever while the queue is empty. Cancel safe: it is taken out of the queue only
@@ -62,24 +133,35 @@ impl Unacknowledged {
     pub(crate) async fn next(&mut self) -> Settled {
         let outcome = poll_fn(|context| match self.queue.front_mut() {
             None => Poll::Pending,
-            Some((Waiting::Ready, _)) => Poll::Ready(Ok(())),
-            Some((Waiting::Delivery(delivery), _)) => {
-                Pin::new(delivery).poll(context).map(|report| report.map(drop))
+            Some(Entry { waiting: Waiting::Ready, .. }) => Poll::Ready(Ok(())),
+            Some(Entry { waiting: Waiting::Delivery(delivery), .. }) => {
+                Pin::new(delivery).poll(context).map(|report| Ok(report.map(drop)?))
+            }
+            Some(Entry { waiting: Waiting::Issuing(issuing), .. }) => {
+                issuing.as_mut().poll(context).map(|issued| Ok(issued.map(drop)?))
             }
         });
         let outcome = outcome.await;
-        match self.queue.pop_front() {
-            Some((_, answer)) => (answer, outcome),
+        match self.pop() {
+            Some(answer) => (answer, outcome),
             None => unreachable!("the front was there when it was polled"),
         }
     }
 
     /// The oldest, if its delivery is known already.
     pub(crate) fn try_next(&mut self) -> Option<Settled> {
-        let outcome = match &mut self.queue.front_mut()?.0 {
+        let outcome = match &mut self.queue.front_mut()?.waiting {
             Waiting::Ready => Ok(()),
-            Waiting::Delivery(delivery) => delivery.try_report()?.map(drop),
+            Waiting::Delivery(delivery) => delivery.try_report()?.map(drop).map_err(Into::into),
+            // Looked at when it is waited for.
+            Waiting::Issuing(_) => return None,
         };
-        self.queue.pop_front().map(|(_, answer)| (answer, outcome))
+        self.pop().map(|answer| (answer, outcome))
+    }
+
+    fn pop(&mut self) -> Option<Answer> {
+        let entry = self.queue.pop_front()?;
+        self.bytes -= entry.bytes as usize;
+        Some(entry.answer)
     }
 }

@@ -174,6 +174,17 @@ pub fn disconnect(code: u8, why: Option<&str>, packet_bytes_max: Option<u32>, ou
     end(start, out);
 }
 
+/// Properties of a message that the server makes itself, for [`OutgoingPublish::forwarded`]; an empty content type is none.
+pub fn forwarded(content_type: &str, user_properties: &[(&str, &str)], out: &mut Vec<u8>) {
+    if !content_type.is_empty() {
+        property(id::CONTENT_TYPE, &text(content_type), out);
+    }
+    for (name, value) in user_properties {
+        property(id::USER_PROPERTY, &text(name), out);
+        out.extend(text(value));
+    }
+}
+
 /// Sends a message. Properties are left out for MQTT 3.
 ///
 /// # Errors

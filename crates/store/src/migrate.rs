@@ -1,6 +1,6 @@
 //! The schema: numbered SQL files, applied in order, each once, never changed afterwards.
 //!
-//! Every statement can be repeated (`IF NOT EXISTS`), so several nodes may migrate at once and one that was killed
+//! Every statement can be repeated (`IF NOT EXISTS`, a definition put in another's place, maxima inserted), so several nodes may migrate at once and one that was killed
 //! halfway is simply run again.
 
 use clickhouse::Row;
@@ -19,6 +19,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, name: "events", sql: include_str!("../migrations/0001_events.sql") },
     Migration { version: 2, name: "status", sql: include_str!("../migrations/0002_status.sql") },
     Migration { version: 3, name: "usage", sql: include_str!("../migrations/0003_usage.sql") },
+    Migration {
+        version: 4,
+        name: "nodes_and_commands",
+        sql: include_str!("../migrations/0004_nodes_and_commands.sql"),
+    },
 ];
 
 const LEDGER: &str = "
@@ -194,7 +199,15 @@ mod tests {
         for migration in MIGRATIONS {
             for statement in statements(migration.sql) {
                 let code: String = statement.lines().filter(|line| !line.starts_with("--")).collect();
-                assert!(code.contains("IF NOT EXISTS"), "{}: {code}", migration.name);
+                // A view's definition in the place of another is the same the second time; what is inserted into tables of
+                // maxima changes nothing the second time.
+                let repeatable = [
+                    "IF NOT EXISTS",
+                    "CREATE OR REPLACE VIEW",
+                    "MODIFY QUERY",
+                    "INSERT INTO device_status_state",
+                ];
+                assert!(repeatable.iter().any(|form| code.contains(form)), "{}: {code}", migration.name);
             }
         }
     }

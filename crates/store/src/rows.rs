@@ -67,7 +67,7 @@ impl TableRow for HeartbeatRow {
 
 /// A row of `connections`; the columns are explained in the schema.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "explained in migrations/0001_events.sql")]
+#[expect(missing_docs, reason = "explained in migrations/0001_events.sql and 0004_nodes_and_commands.sql")]
 pub struct ConnectionRow {
     pub device_id: String,
     #[serde(with = "clickhouse::serde::uuid")]
@@ -89,6 +89,14 @@ pub struct ConnectionRow {
     pub messages_out: u64,
     pub kafka_partition: u32,
     pub kafka_offset: u64,
+    pub client_id: String,
+    pub tls_version: String,
+    pub transport: String,
+    pub fleet: String,
+    pub session_expiry_s: u32,
+    pub session_present: bool,
+    pub presence_sequence: u64,
+    pub client_code: u8,
 }
 
 impl ConnectionRow {
@@ -130,6 +138,59 @@ impl DeadLetterRow {
 
 impl TableRow for DeadLetterRow {
     const TABLE: &'static str = "dead_letters";
+}
+
+/// A row of `nodes`; the columns are explained in the schema.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0004_nodes_and_commands.sql")]
+pub struct NodeRow {
+    pub node_id: String,
+    pub epoch: u64,
+    pub event: i8,
+    pub at: Millis,
+    pub version: String,
+    pub sessions: u32,
+    pub lost_after_ms: u32,
+    pub kafka_partition: u32,
+    pub kafka_offset: u64,
+}
+
+impl NodeRow {
+    /// `event` of a process that takes connections from now on.
+    pub const STARTED: i8 = 1;
+    /// `event` of one that lives.
+    pub const ALIVE: i8 = 2;
+    /// `event` of one that has ended its sessions and stops.
+    pub const STOPPING: i8 = 3;
+}
+
+impl TableRow for NodeRow {
+    const TABLE: &'static str = "nodes";
+}
+
+/// A row of `commands`; the columns are explained in the schema.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0004_nodes_and_commands.sql")]
+pub struct CommandRow {
+    pub device_id: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub command_id: Uuid,
+    pub step: i8,
+    pub at: Millis,
+    pub name: String,
+    pub issued_by: String,
+    pub issued_at: Millis,
+    pub expires_at: Millis,
+    pub node_id: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    pub session_id: Uuid,
+    pub device_code: u8,
+    pub kafka_partition: u32,
+    pub kafka_offset: u64,
+}
+
+impl TableRow for CommandRow {
+    const TABLE: &'static str = "commands";
 }
 
 /// A ClickHouse `String` holds any bytes.

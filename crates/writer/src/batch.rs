@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bus::{Lane, Offset};
-use store::rows::{ConnectionRow, DeadLetterRow, HeartbeatRow};
+use store::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, NodeRow};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::row::{self, Input, Row};
@@ -48,6 +48,8 @@ pub(crate) struct Batch {
     pub heartbeats: Vec<HeartbeatRow>,
     pub connections: Vec<ConnectionRow>,
     pub dead_letters: Vec<DeadLetterRow>,
+    pub nodes: Vec<NodeRow>,
+    pub commands: Vec<CommandRow>,
     pub bytes: usize,
     pub opened_at: Instant,
     content: Xxh3,
@@ -63,6 +65,8 @@ impl Batch {
             heartbeats: Vec::new(),
             connections: Vec::new(),
             dead_letters: Vec::new(),
+            nodes: Vec::new(),
+            commands: Vec::new(),
             bytes: 0,
             opened_at: now,
             content: Xxh3::new(),
@@ -81,12 +85,18 @@ impl Batch {
             Row::Heartbeat(row) => self.heartbeats.push(*row),
             Row::Connection(row) => self.connections.push(row),
             Row::DeadLetter(row) => self.dead_letters.push(row),
+            Row::Node(row) => self.nodes.push(row),
+            Row::Command(row) => self.commands.push(row),
         }
     }
 
     /// Rows in all tables.
     pub(crate) fn rows(&self) -> usize {
-        self.heartbeats.len() + self.connections.len() + self.dead_letters.len()
+        self.heartbeats.len()
+            + self.connections.len()
+            + self.dead_letters.len()
+            + self.nodes.len()
+            + self.commands.len()
     }
 
     /// Whether it has reached a size at which it is closed.

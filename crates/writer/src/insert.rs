@@ -44,6 +44,9 @@ async fn insert(store: &Store, batch: &Batch, token: &str) -> Result<(), InsertE
     store.insert(&batch.connections, token).await?;
     store.insert(&batch.heartbeats, token).await?;
     store.insert(&batch.dead_letters, token).await?;
+    store.insert(&batch.commands, token).await?;
+    // Last: a node that stops has ended its sessions before.
+    store.insert(&batch.nodes, token).await?;
     metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
     Ok(())
 }
@@ -54,6 +57,8 @@ fn count(batch: &Batch) {
         ("connections", batch.connections.len()),
         ("heartbeats", batch.heartbeats.len()),
         ("dead_letters", batch.dead_letters.len()),
+        ("commands", batch.commands.len()),
+        ("nodes", batch.nodes.len()),
     ];
     for (table, rows) in tables {
         metrics::counter!("fleetpulse_writer_rows_total", "table" => table).increment(rows as u64);

@@ -3,7 +3,7 @@
 use bus::{Lane, Offset, Stream};
 use event::v1::{self, Event, event::Kind};
 use prost::Message;
-use store::rows::{ConnectionRow, DeadLetterRow, HeartbeatRow};
+use store::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, NodeRow};
 use uuid::Uuid;
 
 /// The row of one record.
@@ -11,6 +11,8 @@ pub(crate) enum Row {
     Heartbeat(Box<HeartbeatRow>),
     Connection(ConnectionRow),
     DeadLetter(DeadLetterRow),
+    Node(NodeRow),
+    Command(CommandRow),
 }
 
 /// A record as it came from Kafka.
@@ -38,13 +40,21 @@ pub(crate) fn of(record: &Input<'_>) -> Row {
     let row = match record.lane.stream {
         Stream::Events => event_row(record.payload, place),
         Stream::DeadLetters => dead_letter_row(record.payload, place),
+        Stream::Commands => Err("a record of a topic that the writer does not read".to_owned()),
     };
     row.unwrap_or_else(|detail| not_an_event(record, place, detail))
 }
 
 fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
     let event = Event::decode(payload).map_err(|error| error.to_string())?;
-    let session_id = session_id(&event.session_id)?;
+    let session_id = match (&event.kind, event.session_id.is_empty()) {
+        // A node has no session, and a command has none before it goes out.
+        (
+            Some(Kind::NodeStarted(_) | Kind::NodeAlive(_) | Kind::NodeStopping(_) | Kind::Command(_)),
+            true,
+        ) => Uuid::nil(),
+        _ => session_id(&event.session_id)?,
+    };
     let traffic = event.session_traffic.unwrap_or_default();
     // What both presence events have in common.
     let presence = || ConnectionRow {
@@ -65,6 +75,25 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
         bytes_out: traffic.bytes_out,
         messages_in: traffic.messages_in,
         messages_out: traffic.messages_out,
+        kafka_partition: place.kafka_partition,
+        kafka_offset: place.kafka_offset,
+        client_id: String::new(),
+        tls_version: String::new(),
+        transport: String::new(),
+        fleet: String::new(),
+        session_expiry_s: 0,
+        session_present: false,
+        presence_sequence: 0,
+        client_code: 0,
+    };
+    let node = |kind| NodeRow {
+        node_id: event.node_id.clone(),
+        epoch: event.epoch,
+        event: kind,
+        at: event.received_at_ms,
+        version: String::new(),
+        sessions: 0,
+        lost_after_ms: 0,
         kafka_partition: place.kafka_partition,
         kafka_offset: place.kafka_offset,
     };
@@ -125,6 +154,13 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
             protocol_level: u8::try_from(connected.protocol_level).unwrap_or(u8::MAX),
             clean_start: connected.clean_start,
             keep_alive_s: connected.keep_alive_s,
+            client_id: connected.client_id,
+            tls_version: connected.tls_version,
+            transport: connected.transport,
+            fleet: connected.fleet,
+            session_expiry_s: connected.session_expiry_s,
+            session_present: connected.session_present,
+            presence_sequence: connected.presence_sequence,
             ..presence()
         })),
         Some(Kind::Disconnected(disconnected)) => Ok(Row::Connection(ConnectionRow {
@@ -134,12 +170,35 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
                 v1::DisconnectReason::try_from(disconnected.reason).unwrap_or_default(),
             ),
             detail: disconnected.detail,
+            presence_sequence: disconnected.presence_sequence,
+            client_code: code(disconnected.client_code),
             ..presence()
         })),
-        // Kept on Kafka for whoever asks there; no table holds them yet.
-        Some(Kind::NodeStarted(_) | Kind::NodeAlive(_) | Kind::NodeStopping(_) | Kind::Command(_)) => {
-            Err("an event of a kind that has no table".to_owned())
+        Some(Kind::NodeStarted(started)) => {
+            Ok(Row::Node(NodeRow { version: started.version, ..node(NodeRow::STARTED) }))
         }
+        Some(Kind::NodeAlive(alive)) => Ok(Row::Node(NodeRow {
+            sessions: alive.sessions,
+            lost_after_ms: alive.lost_after_ms,
+            ..node(NodeRow::ALIVE)
+        })),
+        Some(Kind::NodeStopping(_)) => Ok(Row::Node(node(NodeRow::STOPPING))),
+        Some(Kind::Command(command)) => Ok(Row::Command(CommandRow {
+            command_id: Uuid::from_slice(&command.command_id)
+                .map_err(|error| format!("command_id: {error}"))?,
+            step: step(command.step)?,
+            device_id: event.device_id,
+            at: event.received_at_ms,
+            name: command.name,
+            issued_by: command.issued_by,
+            issued_at: command.issued_at_ms,
+            expires_at: command.expires_at_ms,
+            node_id: event.node_id,
+            session_id,
+            device_code: code(command.device_code),
+            kafka_partition: place.kafka_partition,
+            kafka_offset: place.kafka_offset,
+        })),
         None => Err("an event of a kind that this version does not know".to_owned()),
     }
 }
@@ -189,5 +248,69 @@ fn clock(clock: i32) -> Result<i8, String> {
     match v1::Clock::try_from(clock) {
         Ok(v1::Clock::Unspecified) | Err(_) => Err(format!("clock {clock} is not known")),
         Ok(known) => Ok(known as i8),
+    }
+}
+
+/// The numbers of the column's `Enum8` are those of the protobuf enum.
+fn step(step: i32) -> Result<i8, String> {
+    match v1::CommandStep::try_from(step) {
+        Ok(v1::CommandStep::Unspecified) | Err(_) => Err(format!("command step {step} is not known")),
+        Ok(known) => Ok(known as i8),
+    }
+}
+
+/// A reason code of MQTT is one byte.
+fn code(code: u32) -> u8 {
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bus::Partition;
+    use event::v1::{CommandState, CommandStep, NodeAlive, NodeStarted};
+
+    use super::*;
+
+    fn row_of(event: &Event) -> Row {
+        let lane = Lane { stream: Stream::Events, partition: Partition(1) };
+        let payload = event.encode_to_vec();
+        of(&Input { lane, offset: Offset(7), produced_at_ms: 5, payload: &payload })
+    }
+
+    fn event(kind: Option<Kind>) -> Event {
+        Event { node_id: "gateway-1".into(), epoch: 3, received_at_ms: 9, kind, ..Event::default() }
+    }
+
+    #[test]
+    fn a_nodes_life_is_a_row_without_a_session() {
+        let started = NodeStarted { version: "1.2.3".into() };
+        let Row::Node(row) = row_of(&event(Some(Kind::NodeStarted(started)))) else { panic!("no node") };
+        assert_eq!((row.event, row.epoch, row.at, row.version.as_str()), (NodeRow::STARTED, 3, 9, "1.2.3"));
+        let alive = NodeAlive { sessions: 4, lost_after_ms: 15_000 };
+        let Row::Node(row) = row_of(&event(Some(Kind::NodeAlive(alive)))) else { panic!("no node") };
+        assert_eq!((row.event, row.sessions, row.lost_after_ms), (NodeRow::ALIVE, 4, 15_000));
+    }
+
+    #[test]
+    fn a_step_of_a_command_is_a_row() {
+        let state = CommandState {
+            command_id: b"0123456789abcdef"[..].into(),
+            step: CommandStep::Delivered.into(),
+            device_code: 0x10,
+            ..CommandState::default()
+        };
+        let Row::Command(row) = row_of(&event(Some(Kind::Command(state.clone())))) else {
+            panic!("no command")
+        };
+        assert_eq!((row.step, row.device_code, row.session_id), (3, 0x10, Uuid::nil()));
+        let unknown = CommandState { step: 99, ..state };
+        assert!(matches!(row_of(&event(Some(Kind::Command(unknown)))), Row::DeadLetter(_)));
+    }
+
+    #[test]
+    fn what_is_not_known_is_a_dead_letter_and_never_nothing() {
+        assert!(matches!(row_of(&event(None)), Row::DeadLetter(_)));
+        let session_of_none = event(Some(Kind::Disconnected(v1::Disconnected::default())));
+        assert!(matches!(row_of(&session_of_none), Row::DeadLetter(_)), "presence has a session");
     }
 }

@@ -13,19 +13,35 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("devstack", &[]),
     ("chserver", &[]),
     ("mqtt", &[]),
+    ("access", &["event", "mqtt", "ops"]),
     ("broker", &["mqtt", "ops"]),
     ("decode", &["event"]),
     ("bus", &["ops"]),
     ("store", &["ops"]),
     ("simulator", &["event"]),
     ("registry", &["store", "event", "ops"]),
-    ("gateway", &["decode", "bus", "event", "ops"]),
+    ("gateway", &["access", "broker", "mqtt", "decode", "bus", "event", "ops"]),
     ("writer", &["store", "bus", "event", "ops"]),
-    ("fleetpulse", &["gateway", "writer", "registry", "simulator", "store", "bus", "decode", "event", "ops"]),
+    (
+        "fleetpulse",
+        &[
+            "access",
+            "broker",
+            "gateway",
+            "writer",
+            "registry",
+            "simulator",
+            "store",
+            "bus",
+            "decode",
+            "event",
+            "ops",
+        ],
+    ),
     // Must build where there is no C compiler: so none of the others.
     ("xtask", &["devstack"]),
     ("system-tests", &["*"]),
-    ("benches", &["decode", "event", "mqtt"]),
+    ("benches", &["broker", "mqtt", "decode", "event"]),
 ];
 
 /// Crates that any crate's tests may use.
@@ -35,11 +51,19 @@ const FOR_TESTS: &[&str] = &["devstack"];
 const OWNERS: &[(&str, &[&str])] = &[
     ("rdkafka", &["bus"]),
     ("clickhouse", &["store"]),
-    ("rmqtt-codec", &["gateway", "simulator"]),
+    ("rmqtt-codec", &["simulator"]),
+    ("tokio-tungstenite", &["gateway"]),
+    ("jsonwebtoken", &["access"]),
+    ("argon2", &["access"]),
+    ("pbkdf2", &["access"]),
+    ("x509-parser", &["access"]),
+    ("hyper-util", &["access"]),
+    ("hyper-rustls", &["access"]),
     ("prost", &["event", "gateway", "writer"]),
     ("prost-build", &["event"]),
     ("protox", &["event"]),
-    ("axum", &["ops"]),
+    // The gateway has routes of its own on the operations port: commands to devices.
+    ("axum", &["ops", "gateway"]),
 ];
 const OUTSIDERS: &[&str] = &["system-tests", "benches"];
 

@@ -1,0 +1,87 @@
+//! QoS 2, kept sessions and messages between clients, through a real gateway.
+
+use anyhow::{Result, ensure};
+
+use crate::mqtt_client::{Answer, Client, PUBCOMP, PUBREC, packet, publish_packet};
+use crate::pipeline::Pipeline;
+use crate::services::DEADLINE;
+
+/// A heartbeat with QoS 2 and packet id 7, of a device that is called `keeper`; 3.1.1.
+fn exactly_once(payload: &str, dup: bool) -> Vec<u8> {
+    let mut publish = publish_packet("devices/keeper/heartbeat", 7, payload, 4);
+    publish[0] = if dup { 0x3c } else { 0x34 };
+    publish
+}
+
+/// CONNECT of 3.1.1 without clean session.
+fn kept(client_id: &str) -> Vec<u8> {
+    let length = u8::try_from(client_id.len()).unwrap_or_default();
+    packet(0x10, &[b"\0\x04MQTT\x04\0\0\x3c\0", &[length][..], client_id.as_bytes()].concat())
+}
+
+#[test]
+fn qos_2_is_stored_once_though_it_is_sent_again_after_a_reconnect() -> Result<()> {
+    let pipeline = Pipeline::start("qos_2")?;
+    let (mut device, present) = Client::connect_with(pipeline.mqtt, "keeper", 4, &kept("keeper"))?;
+    ensure!(!present, "nothing was kept before");
+    device.send(&exactly_once("{}", false))?;
+    ensure!(device.expect(PUBREC)? == [0, 7]);
+    drop(device);
+
+    // PUBREC did not arrive, as far as the device knows: without `seq` and `ts` only the packet id says that it is the same.
+    let (mut device, present) = Client::connect_with(pipeline.mqtt, "keeper", 4, &kept("keeper"))?;
+    ensure!(present, "the session was kept");
+    device.send(&exactly_once("{}", true))?;
+    ensure!(device.expect(PUBREC)? == [0, 7]);
+    device.send(&[0x62, 2, 0, 7])?;
+    ensure!(device.expect(PUBCOMP)? == [0, 7]);
+    // Released: the next one of that id is another message.
+    device.send(&exactly_once("{}", false))?;
+    ensure!(device.expect(PUBREC)? == [0, 7]);
+    pipeline.eventually("SELECT count() FROM heartbeats", "2")?;
+    pipeline.eventually("SELECT count() FROM connections WHERE event = 'connected'", "2")?;
+    pipeline.stop()
+}
+
+#[test]
+fn pubrec_waits_for_kafka_as_puback_does() -> Result<()> {
+    let pipeline = Pipeline::start_on("pubrec", crate::services::Services::own("pubrec")?, &[])?;
+    let mut device = pipeline.connect("keeper", 4)?;
+    device.acknowledged_heartbeat(1, "{}")?;
+    pipeline.services.hang_kafka()?;
+    device.send(&exactly_once("{}", false))?;
+    ensure!(device.answer(std::time::Duration::from_secs(2))? == Answer::Silence, "Kafka hangs");
+    pipeline.services.wake_kafka()?;
+    ensure!(device.expect(PUBREC)? == [0, 7]);
+    pipeline.eventually("SELECT count() FROM heartbeats", "2")?;
+    pipeline.stop()
+}
+
+#[test]
+fn subscribers_hear_heartbeats_retained_messages_and_wills() -> Result<()> {
+    let pipeline = Pipeline::start("subscribers")?;
+    let mut device = pipeline.connect("talker", 5)?;
+    let mut retained = publish_packet("devices/talker/about", 1, "blue", 5);
+    retained[0] |= 1;
+    device.send(&retained)?;
+    ensure!(device.puback(1)? == 0x10, "kept, and nobody listens yet");
+
+    let mut listener = pipeline.connect("listener", 4)?;
+    ensure!(listener.subscribe("devices/+/#", 1)? == 1);
+    let body = listener.expect(0x33)?;
+    ensure!(body.ends_with(b"blue"), "{body:02x?}");
+    listener.send(&[0x40, 2, body[22], body[23]])?;
+
+    ensure!(device.acknowledged_heartbeat(2, r#"{"seq":1}"#)? == 0);
+    let body = listener.expect(0x32)?;
+    ensure!(body.ends_with(br#"{"seq":1}"#), "{body:02x?}");
+    pipeline.eventually("SELECT device_id, sequence FROM heartbeats", "talker\t1")?;
+
+    // A client with a will, `gone` on `devices/dying/will`, that closes without DISCONNECT.
+    let will = packet(0x10, b"\0\x04MQTT\x04\x06\0\x3c\0\x05dying\0\x12devices/dying/will\0\x04gone");
+    drop(Client::connect_with(pipeline.mqtt, "dying", 4, &will)?);
+    let body = listener.expect(0x30)?;
+    ensure!(body.ends_with(b"gone"), "{body:02x?}");
+    ensure!(listener.answer(DEADLINE / 20)? == Answer::Silence, "everything came once");
+    pipeline.stop()
+}
