@@ -1,6 +1,6 @@
 //! What the pure steps of one heartbeat cost: `cargo bench -p benches`.
 //!
-//! **Real**: the code of `decode` and `event` as the gateway and the writer call it, built as for release, on the
+//! **Real**: the code of `mqtt`, `decode` and `event` as the gateway and the writer call it, built as for release, on the
 //! example heartbeat of `decode` with every field, and on payloads that are rejected early and late.
 //! **Not real**: everything around it. One payload in a warm cache, no socket, no Kafka, no ClickHouse, no other
 //! work on the core. What a heartbeat costs each process is measured by `cargo xtask bench pipeline`.
@@ -12,6 +12,7 @@
 //! perf record --call-graph dwarf PROGRAM --bench heartbeat_with_every_field --min-time 10
 //! ```
 
+mod packets;
 mod routing;
 
 use event::{Millis, SessionId};

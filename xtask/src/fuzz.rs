@@ -86,15 +86,7 @@ pub(crate) fn fuzz(
         let corpus = corpus.to_str().context("the path of the workspace is not UTF-8")?;
         let arguments = [
             // A target of its own, so that nothing but the targets is instrumented: no macro, no build script.
-            &[
-                "run",
-                "--release",
-                "--locked",
-                "--manifest-path",
-                "fuzz/Cargo.toml",
-                "--target-dir",
-                "fuzz/target",
-            ],
+            &["run", "--release", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "fuzz/target"],
             &["--target", &host, "--bin", target.name, "--", corpus][..],
             &[&format!("-max_total_time={seconds}"), &format!("-max_len={}", target.input_bytes_max)],
             &[&format!("-rss_limit_mb={MEMORY_MB_MAX}"), &format!("-timeout={INPUT_S_MAX}")],
