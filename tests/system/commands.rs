@@ -29,7 +29,7 @@ fn every_wrong_setting_is_told_at_once_and_the_exit_code_is_64() -> Result<()> {
     let output = run("gateway", &["kafka.linger_ms=5000"])?;
     let text = stderr(&output);
     ensure!(output.status.code() == Some(64) && text.contains("kafka.linger_ms"), "{text}");
-    ensure!(text.contains("gateway.authentication"), "nobody may come in unless it is said: {text}");
+    ensure!(text.contains("access.chain"), "nobody may come in unless it is said: {text}");
     Ok(())
 }
 
@@ -37,7 +37,7 @@ fn every_wrong_setting_is_told_at_once_and_the_exit_code_is_64() -> Result<()> {
 fn a_taken_port_is_said_by_name() -> Result<()> {
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let address = taken.local_addr()?;
-    let anonymous = "gateway.authentication=anonymous";
+    let anonymous = "access.chain=anonymous";
     let mqtt = format!("gateway.mqtt_listen={address}");
     let output = run(
         "gateway",

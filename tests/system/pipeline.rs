@@ -48,7 +48,7 @@ impl Pipeline {
             format!("clickhouse.database={database}"),
             format!("gateway.mqtt_listen={mqtt}"),
             format!("gateway.operations_listen={gateway_operations}"),
-            "gateway.authentication=anonymous".to_owned(),
+            "access.chain=anonymous".to_owned(),
             "gateway.connections_max=1000".to_owned(),
             format!("writer.operations_listen={writer_operations}"),
             format!("writer.group=test-{test}-{unique}"),

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo`, `up`, `test`, `bench`, `tidy`.
+//! The project's own commands: `cargo xtask demo`, `up`, `test`, `bench`, `fuzz`, `tidy`.
 //!
 //! Each starts what it needs (system packages, builds, Kafka, ClickHouse, the pipeline), says what it does on standard
 //! error, and stops all of it, however it ends: every process stands in a value that kills it when dropped. Results
@@ -9,6 +9,7 @@ mod build;
 mod clickhouse;
 mod demo;
 mod fleet;
+mod fuzz;
 mod ledger;
 mod live;
 mod machine;
@@ -45,6 +46,8 @@ enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Feed the parsers of foreign bytes with what nobody would send, for a while.
+    Fuzz(fuzz::Flags),
     /// Check the rules of the house that no compiler knows.
     Tidy,
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Up(flags) => up::run(&flags, &stop),
         Command::Test(flags) => test::run(&flags, &stop),
         Command::Bench(bench::Bench::Pipeline(flags)) => bench::run(&flags, &stop),
+        Command::Fuzz(flags) => fuzz::run(&flags, &stop),
         Command::Tidy => tidy::run(),
     });
     done.unwrap_or_else(|error| {

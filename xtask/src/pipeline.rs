@@ -154,7 +154,7 @@ impl Settings {
             format!("clickhouse.url={}", stack.clickhouse.url()),
             format!("gateway.mqtt_listen={}", addresses.mqtt),
             format!("gateway.operations_listen={}", addresses.gateway_metrics),
-            "gateway.authentication=anonymous".to_owned(),
+            "access.chain=anonymous".to_owned(),
             format!("writer.operations_listen={}", addresses.writer_metrics),
         ];
         // The gateway's default is 15,000; a larger fleet has asked for more, and some room for other clients.

@@ -8,6 +8,7 @@ use clap::Args;
 use devstack::packages;
 
 use crate::build::{Profile, Programs, Workspace};
+use crate::fuzz;
 use crate::stack::{self, Stack, StackConfig, TemporaryFolder};
 use crate::stop::Stop;
 use crate::tidy;
@@ -21,6 +22,9 @@ pub(crate) struct Flags {
     #[arg(last = true, value_name = "FILTER")]
     filter: Vec<String>,
 }
+
+/// How long each target is fuzzed, in seconds: enough for what a change breaks at once. `cargo xtask fuzz` runs longer.
+const FUZZ_S: u32 = 10;
 
 /// The steps so far, each announced.
 struct Steps {
@@ -60,6 +64,10 @@ pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
         [] => Ok(()),
         findings => bail!("{}", tidy::listed(findings)),
     })?;
+    // Who wants one test does not want to wait for this.
+    if flags.filter.is_empty() {
+        steps.step("fuzz", || fuzz::fuzz(&workspace, FUZZ_S, None, stop))?;
+    }
     // Tests of the stack itself want the launcher also where a service is named by the environment.
     let programs = steps.step("build", || workspace.build(Profile::Dev, true, stop))?;
 

@@ -38,6 +38,68 @@ pub(crate) enum Command {
     /// Look at the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Look at what clients may do.
+    #[command(subcommand)]
+    Acl(AclCommand),
+    /// Make entries for the file of secrets.
+    #[command(subcommand)]
+    Secret(SecretCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AclCommand {
+    /// Say which rule decides; exit code 0 where it is allowed, 1 where it is denied.
+    Explain(Explain),
+}
+
+/// A question about the rules.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub who: Who,
+    /// The fleet of the device or service.
+    #[arg(long)]
+    pub fleet: Option<String>,
+    #[command(flatten)]
+    pub what: What,
+}
+
+/// Who is asked about.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Who {
+    /// A device.
+    #[arg(long, value_name = "NAME")]
+    pub device: Option<String>,
+    /// A service.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+}
+
+/// What is asked about.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct What {
+    /// Publishing to this topic.
+    #[arg(long, value_name = "TOPIC")]
+    pub publish: Option<String>,
+    /// Subscribing to this filter: allowed if every topic that it matches is.
+    #[arg(long, value_name = "FILTER")]
+    pub subscribe: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Read a secret from standard input and print its hash for the file of `access.secrets_file`.
+    Hash(HashSecret),
+}
+
+/// How a secret is hashed.
+#[derive(Debug, Args)]
+pub(crate) struct HashSecret {
+    /// A machine made it, of 128 random bits or more: hash it cheaply, so that a whole fleet gets in soon.
+    #[arg(long)]
+    pub machine: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 //! This binary only composes: it reads the settings, starts the roles that were asked for, and stops them in order on
 //! SIGTERM or Ctrl-C. What each role does stands in its own crate.
 
+mod access_command;
 mod cli;
 mod roles;
 mod settings;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command, ConfigCommand, Scope};
+use cli::{AclCommand, Cli, Command, ConfigCommand, Scope, SecretCommand};
 use roles::Role;
 use settings::{Invalid, Settings};
 
@@ -54,6 +55,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             println!("the settings are valid");
             Ok(ExitCode::SUCCESS)
         }
+        Command::Acl(AclCommand::Explain(asked)) => access_command::explain(&load()?.access, &asked),
+        Command::Secret(SecretCommand::Hash(asked)) => access_command::hash(&asked),
         Command::Config(ConfigCommand::Example) => {
             print!("{}", settings::EXAMPLE);
             Ok(ExitCode::SUCCESS)

@@ -23,7 +23,13 @@ pub(crate) fn sections(roles: &[Role]) -> Vec<Section> {
     let mut sections = vec![Section::Log, Section::Kafka];
     for role in roles {
         match role {
-            Role::Gateway => sections.extend([Section::Gateway, Section::Access, Section::Broker]),
+            Role::Gateway => sections.extend([
+                Section::Gateway,
+                Section::Listen,
+                Section::Access,
+                Section::Broker,
+                Section::Commands,
+            ]),
             Role::Writer => sections.extend([Section::Clickhouse, Section::Writer]),
         }
     }
@@ -54,16 +60,19 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
             let health = Health::default();
             let port =
                 Operations::bind(settings.gateway.operations_listen, "gateway.operations_listen").await?;
+            let endpoint = gateway::downlink::Endpoint::new(&settings.commands)?;
+            let port = port.with_routes(endpoint.routes());
             operations.spawn(port.serve(metrics.clone(), health.clone(), stop_operations.clone()));
-            let access = access::Access::open(&settings.access)?;
-            let ended = gateway::run(
-                settings.gateway.clone(),
-                access,
-                &settings.broker,
-                &settings.kafka,
-                &health,
-                stop_gateway.clone(),
-            );
+            let access = settings.access.clone();
+            let setup = gateway::Setup {
+                config: settings.gateway.clone(),
+                listen: settings.listen.clone(),
+                broker: settings.broker.clone(),
+                commands: settings.commands.clone(),
+                access: tokio::task::spawn_blocking(|| access::Access::open(access)).await??,
+                endpoint,
+            };
+            let ended = gateway::run(setup, &settings.kafka, &health, stop_gateway.clone());
             ended.await?;
             anyhow::Ok(())
         };

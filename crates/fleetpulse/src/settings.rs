@@ -14,13 +14,15 @@ use toml::{Table, Value};
 pub(crate) const EXAMPLE: &str = include_str!("../../../deploy/fleetpulse.toml");
 
 #[cfg(test)]
-const ALL_SECTIONS: [Section; 7] = [
+const ALL_SECTIONS: [Section; 9] = [
     Section::Log,
     Section::Kafka,
     Section::Clickhouse,
     Section::Gateway,
+    Section::Listen,
     Section::Access,
     Section::Broker,
+    Section::Commands,
     Section::Writer,
 ];
 
@@ -33,8 +35,10 @@ pub(crate) enum Section {
     Kafka,
     Clickhouse,
     Gateway,
+    Listen,
     Access,
     Broker,
+    Commands,
     Writer,
 }
 
@@ -46,8 +50,10 @@ pub(crate) struct Settings {
     pub kafka: bus::Config,
     pub clickhouse: store::Config,
     pub gateway: gateway::Config,
+    pub listen: gateway::ListenConfig,
     pub access: access::Config,
     pub broker: broker::Config,
+    pub commands: gateway::downlink::Config,
     pub writer: writer::Config,
 }
 
@@ -130,8 +136,10 @@ impl Settings {
                 Section::Kafka => self.kafka.validate(),
                 Section::Clickhouse => self.clickhouse.validate(),
                 Section::Gateway => self.gateway.validate(),
+                Section::Listen => self.listen.validate(),
                 Section::Access => self.access.validate(),
                 Section::Broker => self.broker.validate(),
+                Section::Commands => self.commands.validate(),
                 Section::Writer => self.writer.validate(),
             })
             .collect();
@@ -215,12 +223,16 @@ fn from_flags(flags: &[String], given: &mut Vec<Given>, problems: &mut Vec<Probl
     }
 }
 
-/// Environment and flags are texts: where the default is a number, so is the value.
+/// Environment and flags are texts: where the default is a number, so is the value; a list is split at commas.
 fn coerced(value: Value, default: &Value) -> Value {
     match (&value, default) {
         (Value::String(text), Value::Integer(_)) => text.parse().map_or(value.clone(), Value::Integer),
         (Value::String(text), Value::Boolean(_)) => text.parse().map_or(value.clone(), Value::Boolean),
         (Value::String(text), Value::Float(_)) => text.parse().map_or(value.clone(), Value::Float),
+        (Value::String(text), Value::Array(_)) => {
+            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+            Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+        }
         _ => value,
     }
 }
@@ -258,7 +270,7 @@ mod tests {
     fn the_example_is_the_defaults_and_says_who_may_come_in() {
         let example: Settings = toml::from_str(EXAMPLE).expect("the example is valid TOML");
         let mut expected = Settings::default();
-        expected.gateway.authentication = gateway::Authentication::Anonymous;
+        expected.access.chain = vec![access::Source::Anonymous];
         assert_eq!(example, expected);
         assert_eq!(example.validate(&ALL_SECTIONS), Ok(()));
     }
@@ -282,6 +294,18 @@ mod tests {
         assert_eq!(settings.kafka.brokers, "flag:1");
         assert_eq!(settings.kafka.linger_ms, 2);
         assert_eq!(settings.kafka.partitions, 3);
+    }
+
+    #[test]
+    fn a_list_is_a_text_with_commas_in_the_environment_and_in_flags() {
+        use access::Source::{Anonymous, Jwt};
+        let chain = |environment: &[(&str, &str)], flags: &[&str]| {
+            load("", environment, flags).map(|settings| settings.access.chain)
+        };
+        assert_eq!(chain(&[("FLEETPULSE_ACCESS_CHAIN", "anonymous")], &[]), Ok(vec![Anonymous]));
+        assert_eq!(chain(&[], &["access.chain=jwt, anonymous"]), Ok(vec![Jwt, Anonymous]));
+        assert_eq!(chain(&[], &["access.chain="]), Ok(vec![]));
+        assert!(chain(&[], &["access.chain=jwt,everybody"]).is_err());
     }
 
     #[test]
@@ -311,6 +335,6 @@ mod tests {
         settings.writer.batch_rows_max = 0;
         let Err(Invalid(problems)) = settings.validate(&ALL_SECTIONS) else { panic!("accepted") };
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
-        assert_eq!(keys, ["kafka.brokers", "gateway.authentication", "writer.batch_rows_max"]);
+        assert_eq!(keys, ["kafka.brokers", "access.chain", "writer.batch_rows_max"]);
     }
 }

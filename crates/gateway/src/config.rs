@@ -15,8 +15,6 @@ pub struct Config {
     pub operations_listen: SocketAddr,
     /// Name of this node: stable over restarts, unique in the installation. Default `gateway-1`.
     pub node_id: String,
-    /// How clients prove who they are. No default: that everybody may come in has to be said.
-    pub authentication: Authentication,
     /// Most connections at once. Default 15,000: below the usual 20,000 open files. Range 1 to 1,000,000.
     pub connections_max: u32,
     /// How long a client may take to send CONNECT, milliseconds. Default 10,000: two round trips of the slowest
@@ -63,16 +61,6 @@ pub struct Config {
     pub clock_future_max_hours: u32,
 }
 
-/// How clients prove who they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Authentication {
-    /// Nothing was said: the gateway does not start.
-    Unset,
-    /// Everybody may come in and is who they say.
-    Anonymous,
-}
-
 impl Default for Config {
     fn default() -> Self {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -80,7 +68,6 @@ impl Default for Config {
             mqtt_listen: local(1883),
             operations_listen: local(9464),
             node_id: "gateway-1".into(),
-            authentication: Authentication::Unset,
             connections_max: 15_000,
             connect_timeout_ms: 10_000,
             packet_bytes_max: 65_536,
@@ -106,11 +93,6 @@ impl Config {
     pub fn validate(&self) -> Vec<Problem> {
         Checks::of("gateway")
             .present("node_id", &self.node_id)
-            .require(
-                "authentication",
-                self.authentication != Authentication::Unset,
-                "is not set: \"anonymous\" lets every client in and believes its client id; say so, or nobody comes in",
-            )
             .within("connections_max", self.connections_max, 1..=1_000_000)
             .within("connect_timeout_ms", self.connect_timeout_ms, 100..=120_000)
             .within("packet_bytes_max", self.packet_bytes_max, 1_024..=900_000)

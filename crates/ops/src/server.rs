@@ -1,5 +1,5 @@
 //! The operations port of a role: `/metrics`, `/healthz` (the process answers) and `/readyz` (it can do its
-//! work: 200, else 503; the body names each condition).
+//! work: 200, else 503; the body names each condition); and what a role serves beside them ([`Operations::with_routes`]).
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -49,6 +49,7 @@ pub enum ServeError {
 pub struct Operations {
     listener: TcpListener,
     address: SocketAddr,
+    routes: Router,
 }
 
 impl Operations {
@@ -60,12 +61,19 @@ impl Operations {
         let wrap = |source| ServeError::Listen { address, setting, source };
         let listener = TcpListener::bind(address).await.map_err(wrap)?;
         let address = listener.local_addr().map_err(wrap)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, routes: Router::new() })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Serves these too. Whoever hands them in bounds what they cost, and says who may ask.
+    #[must_use]
+    pub fn with_routes(mut self, routes: Router) -> Self {
+        self.routes = self.routes.merge(routes);
+        self
     }
 
     /// Serves until `stop`.
@@ -92,7 +100,8 @@ impl Operations {
             .route("/metrics", get(move || async move { render(&metrics) }))
             .route("/healthz", get(|| async { "alive\n" }))
             .route("/readyz", get(readiness))
-            .with_state(health);
+            .with_state(health)
+            .merge(self.routes);
         tokio::select! {
             () = stop.cancelled() => Ok(()),
             () = fold => Ok(()),

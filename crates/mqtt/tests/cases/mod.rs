@@ -7,6 +7,9 @@ use std::path::Path;
 use mqtt::{DecodeError, Packet, Version};
 use serde_json::Value;
 
+#[path = "../../../../tests/packets/notation.rs"]
+mod notation;
+
 /// What mosquitto itself is started with for these cases.
 const PACKET_BYTES_MAX: u32 = 2_000_000;
 
@@ -118,10 +121,7 @@ fn case(file: &str, group: &Value, test: &Value) -> Case {
     let flag = |name: &str| test[name].as_bool().or(group[name].as_bool()).unwrap_or(true);
     let payloads = |kind: &str| {
         let messages = test["msgs"].as_array().expect("msgs").iter();
-        messages
-            .filter(|message| message["type"] == kind)
-            .map(|message| assemble(message["payload"].as_str().expect("a payload")))
-            .collect()
+        messages.filter(|message| message["type"] == kind).map(|message| bytes(&message["payload"])).collect()
     };
     Case {
         file: file.to_owned(),
@@ -135,48 +135,7 @@ fn case(file: &str, group: &Value, test: &Value) -> Case {
     }
 }
 
-/// The bytes of a payload.
-fn assemble(text: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = text.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let after = &rest[first.len_utf8()..];
-        let end = match first {
-            '\'' => {
-                let (literal, _) = after.split_once('\'').expect("a closing quote");
-                out.extend_from_slice(literal.as_bytes());
-                literal.len() + 2
-            }
-            'i' | 'H' | 'k' | 'm' | 's' | 'L' | 'r' | 'v' => {
-                let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
-                let number: u32 = after[..digits].parse().expect("a number");
-                match first {
-                    'i' => out.extend_from_slice(&number.to_be_bytes()[3..]),
-                    'L' => out.extend_from_slice(&number.to_be_bytes()),
-                    'r' | 'v' => variable(number, &mut out),
-                    _ => out.extend_from_slice(&number.to_be_bytes()[2..]),
-                }
-                digits + 1
-            }
-            _ => {
-                out.push(u8::from_str_radix(&rest[..2], 16).expect("two hexadecimal digits"));
-                2
-            }
-        };
-        rest = rest[end..].trim_start();
-    }
-    out
-}
-
-/// Also values of five bytes, which no packet may have.
-pub(crate) fn variable(mut value: u32, out: &mut Vec<u8>) {
-    loop {
-        let [.., low] = (value & 0x7f).to_be_bytes();
-        value >>= 7;
-        if value == 0 {
-            out.push(low);
-            return;
-        }
-        out.push(low | 0x80);
-    }
+fn bytes(payload: &Value) -> Vec<u8> {
+    let text = payload.as_str().expect("a payload");
+    notation::bytes(text).unwrap_or_else(|| panic!("a payload that cannot be read: {text}"))
 }

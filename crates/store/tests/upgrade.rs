@@ -1,0 +1,117 @@
+//! A database of the first release, with data in it, brought up to date on a real ClickHouse: `cargo xtask test` says where it is.
+
+use store::{Config, Store};
+
+const FIRST_RELEASE: [&str; 3] = [
+    include_str!("../migrations/0001_events.sql"),
+    include_str!("../migrations/0002_status.sql"),
+    include_str!("../migrations/0003_usage.sql"),
+];
+
+const STATUS: &str = "SELECT device_id, status, offline_reason FROM device_status ORDER BY device_id";
+
+struct Database {
+    url: String,
+    name: String,
+}
+
+impl Database {
+    fn of(test: &str) -> Self {
+        let url = std::env::var("FLEETPULSE_TEST_CLICKHOUSE_URL").expect(
+            "$FLEETPULSE_TEST_CLICKHOUSE_URL: this test needs a real clickhouse, run `cargo xtask test`",
+        );
+        let name = format!("test_{test}");
+        let outside = Self { url: url.clone(), name: "system".into() };
+        outside.ask(&format!("DROP DATABASE IF EXISTS {name}"));
+        outside.ask(&format!("CREATE DATABASE {name}"));
+        Self { url, name }
+    }
+
+    fn ask(&self, statement: &str) -> String {
+        let url = format!("{}/?database={}", self.url, self.name);
+        let request = ureq::post(&url).config().proxy(None).http_status_as_error(false).build();
+        let mut answer = request.send(statement).expect("an answer");
+        let text = answer.body_mut().read_to_string().expect("a text");
+        assert_eq!(answer.status(), 200, "{statement}: {text}");
+        text.trim_end_matches('\n').to_owned()
+    }
+
+    /// A presence event `ago` seconds ago, in the columns of the first release.
+    fn presence(&self, device: &str, event: &str, node: &str, epoch: u64, ago: u32) {
+        self.ask(&format!(
+            "INSERT INTO connections (device_id, session_id, event, at, connected_at, node_id, epoch, reason) VALUES \
+             ('{device}', generateUUIDv4(), '{event}', now64(3) - {ago}, now64(3) - {ago}, '{node}', {epoch}, 'client')"
+        ));
+    }
+
+    fn node(&self, node: &str, epoch: u64, event: &str, ago: u32) {
+        self.ask(&format!(
+            "INSERT INTO nodes (node_id, epoch, event, at, lost_after_ms) VALUES \
+             ('{node}', {epoch}, '{event}', now64(3) - {ago}, 15000)"
+        ));
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_release_comes_up_to_date_and_keeps_what_it_knew() {
+    let database = Database::of("upgrade");
+    for migration in FIRST_RELEASE {
+        for statement in migration.split(";\n").filter(|statement| statement.contains("CREATE")) {
+            database.ask(statement);
+        }
+    }
+    database.presence("stands", "connected", "a", 10, 100);
+    database.presence("ended", "disconnected", "a", 10, 90);
+    let before = database.ask(STATUS);
+    assert_eq!(before, "ended\toffline\tclient\nstands\tonline\t");
+
+    let config = Config { url: database.url.clone(), database: database.name.clone(), ..Config::default() };
+    let store = Store::new(&config).expect("a client");
+    store.migrate().await.expect("migrated");
+    assert_eq!(store.migrate().await.expect("nothing to do"), []);
+    assert_eq!(database.ask(STATUS), before, "an upgrade changes nobody's status");
+
+    // The node comes back as another process: what it left open is over.
+    database.node("a", 20, "started", 1);
+    assert_eq!(database.ask(STATUS), "ended\toffline\tclient\nstands\toffline\tgateway_lost");
+}
+
+#[tokio::test]
+async fn sessions_of_a_lost_node_end_with_its_last_sign_of_life_and_silence_of_all_is_unknown() {
+    let database = Database::of("lost_nodes");
+    let config = Config { url: database.url.clone(), database: database.name.clone(), ..Config::default() };
+    Store::new(&config).expect("a client").migrate().await.expect("migrated");
+    database.node("lost", 5, "alive", 60);
+    database.presence("on_lost", "connected", "lost", 5, 80);
+    assert_eq!(database.ask(STATUS), "on_lost\tunknown\tgateway_lost", "nobody is heard");
+
+    database.node("runs", 7, "alive", 1);
+    database.presence("on_running", "connected", "runs", 7, 30);
+    assert_eq!(database.ask(STATUS), "on_lost\toffline\tgateway_lost\non_running\tonline\t");
+    let since = "SELECT abs(dateDiff('second', since, now64(3)) - 60) <= 5 FROM device_status WHERE device_id = 'on_lost'";
+    assert_eq!(database.ask(since), "1", "since the node's last sign of life");
+}
+
+#[tokio::test]
+async fn a_commands_steps_come_together_in_any_order_and_more_than_once() {
+    let database = Database::of("command_status");
+    let config = Config { url: database.url.clone(), database: database.name.clone(), ..Config::default() };
+    Store::new(&config).expect("a client").migrate().await.expect("migrated");
+    let step = |number: u8, step: &str, ago: u8, left: i8| {
+        database.ask(&format!(
+            "INSERT INTO commands (device_id, command_id, step, at, issued_at, expires_at) VALUES ('a', \
+             '00000000-0000-0000-0000-00000000000{number}', '{step}', now64(3) - {ago}, now64(3) - 60, now64(3) + {left})"
+        ));
+    };
+    step(1, "issued", 60, 100);
+    step(2, "sent", 50, 100);
+    step(2, "issued", 60, 100);
+    step(3, "issued", 60, -1);
+    step(4, "delivered", 40, -1);
+    step(4, "expired", 1, -1);
+    step(4, "sent", 30, -1);
+    step(4, "delivered", 40, -1);
+    step(5, "refused", 40, 100);
+    let states = "SELECT arrayStringConcat(groupArray(state), ' ') FROM (SELECT * FROM command_status ORDER BY command_id)";
+    assert_eq!(database.ask(states), "issued sent expired delivered refused");
+}
