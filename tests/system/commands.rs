@@ -83,6 +83,7 @@ fn migrating_twice_and_at_once_is_migrating() -> Result<()> {
         format!("kafka.brokers={}", services.kafka),
         format!("kafka.events_topic=test.migrate.{}.events", std::process::id()),
         format!("kafka.dead_letters_topic=test.migrate.{}.dead-letters", std::process::id()),
+        format!("kafka.commands_topic=test.migrate.{}.commands", std::process::id()),
         format!("clickhouse.url={}", services.clickhouse),
         "clickhouse.database=test_migrate".to_owned(),
     ];

@@ -4,7 +4,9 @@
 //! Each test has a database and topics of its own, named after the test. Tests that hang or kill a service start one of
 //! their own.
 
+mod access;
 mod commands;
+mod downlink;
 mod faults;
 mod heartbeats;
 mod messages;

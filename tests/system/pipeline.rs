@@ -21,7 +21,7 @@ pub(crate) struct Pipeline {
     name: String,
     folder: PathBuf,
     settings: Vec<String>,
-    gateway_operations: SocketAddr,
+    pub gateway_operations: SocketAddr,
     writer_operations: SocketAddr,
 }
 
@@ -42,6 +42,7 @@ impl Pipeline {
             format!("kafka.brokers={}", services.kafka),
             format!("kafka.events_topic=test.{test}.{unique}.events"),
             format!("kafka.dead_letters_topic=test.{test}.{unique}.dead-letters"),
+            format!("kafka.commands_topic=test.{test}.{unique}.commands"),
             "kafka.partitions=2".to_owned(),
             "kafka.session_timeout_ms=6000".to_owned(),
             format!("clickhouse.url={}", services.clickhouse),

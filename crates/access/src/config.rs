@@ -212,7 +212,7 @@ impl Config {
             .require(
                 "http_url",
                 (!has(Source::Http) && self.http_url.is_empty()) || is_http(&self.http_url),
-                "is not an address that begins with https:// or http:// and has a host: \"http\" in access.chain needs it",
+                "is not an address that begins with https:// or http://, has a host and no password: \"http\" in access.chain needs it",
             )
             .present("jwt_device_claim", &self.jwt_device_claim)
             .present("jwt_fleet_claim", &self.jwt_fleet_claim)
@@ -243,10 +243,12 @@ impl Config {
     }
 }
 
+/// An address without a user or password in it: settings are printed, and secrets stand in files.
 fn is_http(url: &str) -> bool {
-    let uri = url.parse::<hyper::Uri>();
-    uri.is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty())
+    url.parse::<hyper::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
     })
 }
 
@@ -287,6 +289,7 @@ mod tests {
             ("a:1", false),
             ("ftp://a", false),
             ("http://", false),
+            ("http://user:secret@a/", false),
         ] {
             assert_eq!(is_http(url), good, "{url}");
         }

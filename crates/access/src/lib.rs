@@ -26,6 +26,7 @@ mod reload;
 mod secrets;
 mod token;
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,10 +47,15 @@ use secrets::{Checker, Secrets};
 use token::Tokens;
 
 /// Decides who may come in and what they may do. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Access(Arc<Inner>);
 
-#[derive(Debug)]
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("chain", &self.0.config.chain).finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     config: Config,
     /// Every file that is looked at.
@@ -62,7 +68,7 @@ struct Inner {
 }
 
 /// What stands in the files.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Loaded {
     acl: Arc<Acl>,
     secrets: Arc<Secrets>,

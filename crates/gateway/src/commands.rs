@@ -120,7 +120,9 @@ mod tests {
     fn a_command_names_its_device_and_itself() {
         let found = target("devices/a/commands/lock").map(|target| (target.device_id, target.name));
         assert_eq!(found, Some(("a", "lock")));
-        for other in ["devices/a/command/lock", "devices/a", "x/devices/a/commands/lock", "devices/a/commands"] {
+        for other in
+            ["devices/a/command/lock", "devices/a", "x/devices/a/commands/lock", "devices/a/commands"]
+        {
             assert!(target(other).is_none(), "{other}");
         }
     }

@@ -51,11 +51,6 @@ impl Directory {
         }
     }
 
-    /// Whether the device is connected here.
-    pub(crate) fn holds(&self, key: &str) -> bool {
-        self.lock().holders.contains_key(key)
-    }
-
     /// Ends every session whose credential is no longer good. Returns how many.
     pub(crate) fn evict_unless(&self, still_valid: impl Fn(&Grant) -> bool) -> usize {
         // Asked outside of the lock: there may be many, and connections come and go meanwhile.
@@ -67,5 +62,60 @@ impl Directory {
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use access::{Access, Credentials, Source};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    async fn holder(stop: &CancellationToken) -> Holder {
+        let config = access::Config { chain: vec![Source::Anonymous], ..access::Config::default() };
+        let access = Access::open(config).expect("no files");
+        let credentials = Credentials {
+            client_id: "a",
+            username: None,
+            password: None,
+            certificate: None,
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let grant = access.authenticate(credentials).await.expect("everybody comes in");
+        Holder { session_id: SessionId::generate(), evict: Evict::new(stop), grant }
+    }
+
+    #[tokio::test]
+    async fn the_newest_session_holds_the_key_and_is_the_latest() {
+        let (directory, key, stop) = (Directory::default(), Arc::from("a"), CancellationToken::new());
+        let (first, second, third) = (holder(&stop).await, holder(&stop).await, holder(&stop).await);
+        let (first_evict, second_evict, first_id) =
+            (first.evict.clone(), second.evict.clone(), first.session_id);
+        assert_eq!(directory.enter(&key, 5, first), 5);
+        assert_eq!(directory.enter(&key, 5, second), 6, "later, whatever the clock says");
+        first_evict.evicted().await;
+        assert_eq!(first_evict.why(), Eviction::TakenOver);
+        directory.leave(&key, first_id);
+        assert_eq!(directory.enter(&key, 1, third), 7);
+        assert_eq!(
+            second_evict.why(),
+            Eviction::TakenOver,
+            "the old session's end did not remove the new one"
+        );
+    }
+
+    #[tokio::test]
+    async fn sessions_end_whose_credential_is_no_longer_good() {
+        let (directory, stop) = (Directory::default(), CancellationToken::new());
+        let holder = holder(&stop).await;
+        let evict = holder.evict.clone();
+        directory.enter(&Arc::from("a"), 1, holder);
+        assert_eq!(directory.evict_unless(|_| true), 0);
+        assert_eq!(directory.evict_unless(|_| false), 1);
+        evict.evicted().await;
+        assert_eq!(evict.why(), Eviction::Revoked);
     }
 }

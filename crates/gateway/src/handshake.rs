@@ -74,7 +74,9 @@ impl HandshakeError {
             Self::AuthenticationMethod(_) => (reason::BAD_AUTHENTICATION_METHOD, reason::v3::NOT_AUTHORIZED),
             Self::ClientId(_) => (reason::CLIENT_IDENTIFIER_NOT_VALID, reason::v3::IDENTIFIER_REJECTED),
             Self::Denied(denied) => match denied {
-                Denied::ClientIdMismatch | Denied::Name(_) => (reason::CLIENT_IDENTIFIER_NOT_VALID, reason::v3::IDENTIFIER_REJECTED),
+                Denied::ClientIdMismatch | Denied::Name(_) => {
+                    (reason::CLIENT_IDENTIFIER_NOT_VALID, reason::v3::IDENTIFIER_REJECTED)
+                }
                 Denied::Busy => (reason::SERVER_BUSY, reason::v3::SERVER_UNAVAILABLE),
                 Denied::Unavailable => (reason::SERVER_UNAVAILABLE, reason::v3::SERVER_UNAVAILABLE),
                 denied if denied.is_credentials() => {

@@ -55,15 +55,6 @@ impl Inbox {
         self.bytes.is_empty()
     }
 
-    /// Drops what was taken; the room goes with the last byte.
-    pub(crate) fn advance(&mut self, count: usize) {
-        if count == self.bytes.len() {
-            self.bytes = BytesMut::new();
-        } else {
-            self.bytes.advance(count);
-        }
-    }
-
     /// Takes everything out, to look at it while other things change.
     pub(crate) fn take(&mut self) -> BytesMut {
         std::mem::take(&mut self.bytes)
@@ -88,12 +79,11 @@ mod tests {
         let mut inbox = Inbox::default();
         let mut stream: &[u8] = b"abcdef";
         assert_eq!(inbox.read_from(&mut stream).await.expect("bytes"), 6);
-        inbox.advance(2);
-        assert_eq!(inbox.bytes(), b"cdef");
         let taken = inbox.take();
-        inbox.restore(taken, 3);
+        inbox.restore(taken, 5);
         assert_eq!(inbox.bytes(), b"f");
-        inbox.advance(1);
+        let taken = inbox.take();
+        inbox.restore(taken, 1);
         assert!(inbox.is_empty() && inbox.bytes.capacity() == 0);
         assert_eq!(inbox.read_from(&mut stream).await.expect("the end"), 0);
     }

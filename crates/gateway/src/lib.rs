@@ -204,7 +204,9 @@ pub async fn run(
     } else {
         let left = grace.saturating_sub(stopping_since.elapsed());
         if !matches!(tokio::time::timeout(left, life.stopping()).await, Ok(Ok(()))) {
-            tracing::warn!("kafka did not confirm that this node stops: it will be taken for lost, without sessions");
+            tracing::warn!(
+                "kafka did not confirm that this node stops: it will be taken for lost, without sessions"
+            );
         }
     }
     background.cancel();

@@ -24,7 +24,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("writer", &["store", "bus", "event", "ops"]),
     (
         "fleetpulse",
-        &["access", "broker", "gateway", "writer", "registry", "simulator", "store", "bus", "decode", "event", "ops"],
+        &[
+            "access",
+            "broker",
+            "gateway",
+            "writer",
+            "registry",
+            "simulator",
+            "store",
+            "bus",
+            "decode",
+            "event",
+            "ops",
+        ],
     ),
     // Must build where there is no C compiler: so none of the others.
     ("xtask", &["devstack"]),

@@ -1,1 +1,165 @@
-//! Tests.
+//! Certificates made here, by an authority made here.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer as Authority,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
+
+use super::*;
+
+struct Ca {
+    authority: Authority<'static, KeyPair>,
+    pem: String,
+}
+
+fn ca(name: &str) -> Ca {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name.push(DnType::CommonName, name);
+    let key = KeyPair::generate().expect("keys");
+    let pem = params.self_signed(&key).expect("a certificate").pem();
+    Ca { authority: Authority::new(params, key), pem }
+}
+
+impl Ca {
+    fn issue(&self, serial: u64, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(SerialNumber::from(serial));
+        change(&mut params);
+        let key = KeyPair::generate().expect("keys");
+        params.signed_by(&key, &self.authority).expect("a certificate").der().to_vec()
+    }
+
+    fn named(&self, serial: u64, name: &str) -> Vec<u8> {
+        self.issue(serial, |params| params.distinguished_name.push(DnType::CommonName, name))
+    }
+
+    fn list(&self, serials: &[u64]) -> rcgen::CertificateRevocationList {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2026, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(2046, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.authority).expect("a list")
+    }
+}
+
+fn file(name: &str, content: &[u8]) -> String {
+    let folder = std::env::temp_dir().join(format!("fleetpulse-certificate-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join(name);
+    std::fs::write(&path, content).expect("a file");
+    path.display().to_string()
+}
+
+fn check(certificates: &Certificates, der: &[u8]) -> Result<Found, Denied> {
+    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let certificate = Some(der);
+    let login = Credentials { client_id: "", username: None, password: None, certificate, peer };
+    certificates.check(&login).expect("mine")
+}
+
+fn issued(found: &Found) -> Arc<Issued> {
+    let CredentialId::Certificate(issued) = &found.credential else { panic!("a certificate") };
+    Arc::clone(issued)
+}
+
+#[test]
+fn a_certificate_names_its_device_where_it_is_set() {
+    let ca = ca("fleet ca");
+    let der = ca.issue(7, |params| {
+        params.distinguished_name.push(DnType::CommonName, "d-cn");
+        params.distinguished_name.push(DnType::OrganizationName, "acme");
+        params.subject_alt_names = vec![
+            SanType::DnsName("d-dns".try_into().expect("a name")),
+            SanType::DnsName("other".try_into().expect("a name")),
+            SanType::URI("urn:d-uri".try_into().expect("a name")),
+        ];
+    });
+    for (identity, name) in [
+        (CertificateIdentity::CommonName, "d-cn"),
+        (CertificateIdentity::SanDns, "d-dns"),
+        (CertificateIdentity::SanUri, "urn:d-uri"),
+    ] {
+        let certificates =
+            Certificates::read(&Config { certificate_identity: identity, ..Config::default() });
+        let found = check(&certificates.expect("no files"), &der).expect("good");
+        assert_eq!((found.kind, &*found.name, found.fleet.as_deref()), (Kind::Device, name, Some("acme")));
+        assert!(found.expires_at.is_some_and(|end| end > SystemTime::now()));
+    }
+    let service = ca.issue(8, |params| {
+        params.distinguished_name.push(DnType::CommonName, "billing");
+        params.distinguished_name.push(DnType::OrganizationalUnitName, "service");
+    });
+    let certificates = Certificates::read(&Config::default()).expect("no files");
+    assert_eq!(check(&certificates, &service).expect("good").kind, Kind::Service);
+}
+
+#[test]
+fn a_certificate_that_names_nobody_or_a_wildcard_is_refused() {
+    let ca = ca("fleet ca");
+    let certificates = Certificates::read(&Config::default()).expect("no files");
+    let nobody = ca.issue(1, |_| ());
+    assert_eq!(check(&certificates, &nobody).map(drop), Err(Denied::Certificate("it has no common name")));
+    for name in ["#", "a/b", "+"] {
+        assert!(matches!(check(&certificates, &ca.named(2, name)).map(drop), Err(Denied::Name(_))), "{name}");
+    }
+    let over = ca.issue(3, |params| {
+        params.distinguished_name.push(DnType::CommonName, "d1");
+        params.not_after = date_time_ymd(2020, 1, 1);
+    });
+    assert_eq!(check(&certificates, &over).map(drop), Err(Denied::Expired));
+    assert_eq!(check(&certificates, b"junk").map(drop), Err(Denied::Certificate("it cannot be read")));
+}
+
+#[test]
+fn a_revoked_certificate_is_found_in_pem_and_der() {
+    let (ca, other) = (ca("fleet ca"), ca("other ca"));
+    let before = Certificates::read(&Config::default()).expect("no files");
+    let (good, bad) = (ca.named(1, "good"), ca.named(200, "bad"));
+    let (good_id, bad_id) = (
+        issued(&check(&before, &good).expect("good")),
+        issued(&check(&before, &bad).expect("not revoked yet")),
+    );
+    // The other authority gave the same number to somebody else.
+    let both = [other.list(&[1]).pem().expect("pem"), ca.list(&[200]).pem().expect("pem")].concat();
+    for (name, content) in [("crl.pem", both.into_bytes()), ("crl.der", ca.list(&[200]).der().to_vec())] {
+        let config = Config { certificate_crl_file: file(name, &content), ..Config::default() };
+        let after = Certificates::read(&config).expect("a list");
+        assert!(after.holds(&good_id) && !after.holds(&bad_id), "{name}");
+        assert_eq!(check(&after, &bad).map(drop), Err(Denied::Revoked));
+        assert!(check(&after, &good).is_ok());
+    }
+    let junk = Config { certificate_crl_file: file("junk", b"junk"), ..Config::default() };
+    assert!(Certificates::read(&junk).is_err());
+}
+
+#[test]
+fn an_issuer_that_is_gone_or_has_a_new_key_is_found() {
+    let (ca, other, renewed) = (ca("fleet ca"), ca("other ca"), ca("fleet ca"));
+    let read = |name: &str, pem: &[&str]| {
+        let path = file(name, pem.concat().as_bytes());
+        Certificates::read(&Config { certificate_issuers_file: path, ..Config::default() }).expect("issuers")
+    };
+    let both = read("both", &[&other.pem, &ca.pem]);
+    let found = check(&both, &ca.named(1, "d1")).expect("good");
+    assert!(both.holds(&issued(&found)));
+    assert!(!read("other", &[&other.pem]).holds(&issued(&found)));
+    assert!(!read("renewed", &[&renewed.pem]).holds(&issued(&found)));
+    let none = Config { certificate_issuers_file: file("none", b"\n"), ..Config::default() };
+    assert!(Certificates::read(&none).is_err());
+}
