@@ -24,6 +24,8 @@ pub enum Package {
     Make,
     /// Headers of zlib.
     ZlibHeaders,
+    /// A C++ compiler.
+    CxxCompiler,
     /// `mosquitto_pub` and `mosquitto_sub`.
     MosquittoClients,
 }
@@ -35,7 +37,7 @@ pub const KAFKA: &[Package] = &[Package::Java, Package::Maven];
 /// What fetching ClickHouse's engine takes, on a machine without a `clickhouse` binary.
 pub const CLICKHOUSE: &[Package] = &[Package::Npm];
 /// What the tests take on top.
-pub const TESTS: &[Package] = &[Package::MosquittoClients];
+pub const TESTS: &[Package] = &[Package::CxxCompiler, Package::MosquittoClients];
 
 /// Whether this process may change the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +88,7 @@ impl Package {
             Self::CCompiler => "gcc",
             Self::Make => "make",
             Self::ZlibHeaders => "zlib1g-dev",
+            Self::CxxCompiler => "g++",
             Self::MosquittoClients => "mosquitto-clients",
         }
     }
@@ -98,6 +101,7 @@ impl Package {
             Self::Npm => "to fetch ClickHouse's engine",
             Self::CCompiler | Self::Make => "to build librdkafka",
             Self::ZlibHeaders => "to build librdkafka with gzip",
+            Self::CxxCompiler => "to build the fuzzer",
             Self::MosquittoClients => "as an independent MQTT client in tests",
         }
     }
@@ -111,6 +115,7 @@ impl Package {
             Self::CCompiler => on_path("cc").or_else(|| on_path("gcc")).is_some(),
             Self::Make => on_path("make").is_some(),
             Self::ZlibHeaders => has_header("zlib.h"),
+            Self::CxxCompiler => on_path("c++").or_else(|| on_path("g++")).is_some(),
             Self::MosquittoClients => on_path("mosquitto_pub").and(on_path("mosquitto_sub")).is_some(),
         }
     }
@@ -125,6 +130,7 @@ impl fmt::Display for Package {
             Self::CCompiler => "a C compiler (cc)",
             Self::Make => "make",
             Self::ZlibHeaders => "the headers of zlib (zlib.h)",
+            Self::CxxCompiler => "a C++ compiler (c++)",
             Self::MosquittoClients => "mosquitto_pub and mosquitto_sub",
         })
     }
