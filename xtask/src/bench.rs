@@ -1,4 +1,5 @@
-//! `cargo xtask bench pipeline`: what one heartbeat costs, and how fast it is.
+//! `cargo xtask bench`: `pipeline`, what one heartbeat costs all the way, and how fast it is; `gateway`, what the gateway alone
+//! costs.
 //!
 //! Everything is real and on this machine, the simulated fleet included: on few cores it takes its share from what is
 //! measured. After a warm-up the CPU time of each process is read from /proc at both ends of the measured time; the
@@ -23,6 +24,7 @@ use crate::run::{Place, Run};
 use crate::stack::{self, TemporaryFolder};
 use crate::stop::Stop;
 
+mod gateway;
 mod print;
 
 /// Until connections stand and caches are warm.
@@ -35,6 +37,8 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) enum Bench {
     /// The whole way of a heartbeat: CPU per heartbeat of each process, throughput, latencies.
     Pipeline(Flags),
+    /// The gateway alone: CPU per heartbeat, memory per connection, time to connect, beside a bare server and mosquitto.
+    Gateway(gateway::Flags),
 }
 
 #[derive(Debug, Args)]
@@ -78,8 +82,15 @@ struct Usage {
     measured: Option<(Duration, u64)>,
 }
 
+pub(crate) fn run(bench: &Bench, stop: &Stop) -> anyhow::Result<ExitCode> {
+    match bench {
+        Bench::Pipeline(flags) => pipeline(flags, stop),
+        Bench::Gateway(flags) => gateway::run(flags, stop),
+    }
+}
+
 /// Exit code 0 only where, besides, every acknowledged heartbeat was stored exactly once.
-pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
+fn pipeline(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
     let folder = TemporaryFolder::make("bench")?;
     let mut run = Run::start(&Place::free(flags.no_install, folder.path())?, flags.devices, stop)?;
     let measured = measure(flags, &mut run, stop);

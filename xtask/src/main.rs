@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Command::Demo(flags) => demo::run(&flags, &stop),
         Command::Up(flags) => up::run(&flags, &stop),
         Command::Test(flags) => test::run(&flags, &stop),
-        Command::Bench(bench::Bench::Pipeline(flags)) => bench::run(&flags, &stop),
+        Command::Bench(bench) => bench::run(&bench, &stop),
         Command::Fuzz(flags) => fuzz::run(&flags, &stop),
         Command::Tidy => tidy::run(),
     });

@@ -157,9 +157,12 @@ impl Settings {
             "access.chain=anonymous".to_owned(),
             format!("writer.operations_listen={}", addresses.writer_metrics),
         ];
+        // All come from this machine.
+        let per_address = connections.max(10_000).saturating_add(1_000);
+        set.push(format!("listen.connections_per_address_max={per_address}"));
         // The gateway's default is 15,000; a larger fleet has asked for more, and some room for other clients.
         if connections > 14_000 {
-            set.push(format!("gateway.connections_max={}", connections.saturating_add(1_000)));
+            set.push(format!("gateway.connections_max={}", connections.saturating_add(1_000).min(19_000)));
         }
         Self { program: program.into(), set, logs: logs.into() }
     }

@@ -48,7 +48,7 @@ pub struct Config {
     pub connect_rate_max: u32,
     /// New connections at once before `connect_rate_max` holds. Default 20,000. Range 1 to 1,000,000.
     pub connect_burst_max: u32,
-    /// Failed authentications from one address within `ban_window_s` after which it is banned. Default 100: many
+    /// Failed authentications from one address within `ban_window_s` after which it is banned. Default 1,000: many
     /// devices share an address, and one of them may be set up wrongly. Range 1 to 1,000,000.
     pub ban_after_failures: u32,
     /// The time in which failures are counted, seconds. Default 60. Range 1 to 86,400.
@@ -111,7 +111,7 @@ impl Default for Config {
             connections_per_address_max: 10_000,
             connect_rate_max: 5_000,
             connect_burst_max: 20_000,
-            ban_after_failures: 100,
+            ban_after_failures: 1_000,
             ban_window_s: 60,
             ban_s: 60,
             bans_max: 10_000,
