@@ -35,16 +35,19 @@ fn line(name: &str, secret: &str) -> Result<String> {
 #[test]
 fn a_secret_lets_its_device_in_and_its_removal_ends_the_session() -> Result<()> {
     let file = std::env::temp_dir().join(format!("fleetpulse-secrets-{}", std::process::id()));
-    let (first, second) = (line("one", "secret-of-one")?, line("two", "secret-of-two")?);
+    let (first, second) =
+        (line("one", "secret-of-one-22-bytes-x")?, line("two", "secret-of-two-22-bytes-x")?);
     std::fs::write(&file, format!("{first}{second}"))?;
     let secrets = format!("access.secrets_file={}", file.display());
     let settings = ["access.chain=secrets", &secrets];
     let pipeline = Pipeline::start_on("secrets", Services::shared()?, &settings)?;
 
-    let (mut one, _) = Client::connect_with(pipeline.mqtt, "one", 5, &connect("one", "secret-of-one"))?;
-    let (mut two, _) = Client::connect_with(pipeline.mqtt, "two", 5, &connect("two", "secret-of-two"))?;
+    let (mut one, _) =
+        Client::connect_with(pipeline.mqtt, "one", 5, &connect("one", "secret-of-one-22-bytes-x"))?;
+    let (mut two, _) =
+        Client::connect_with(pipeline.mqtt, "two", 5, &connect("two", "secret-of-two-22-bytes-x"))?;
     ensure!(one.acknowledged_heartbeat(1, "{}")? == 0 && two.acknowledged_heartbeat(1, "{}")? == 0);
-    for (name, password) in [("one", "secret-of-two"), ("three", "secret-of-one")] {
+    for (name, password) in [("one", "secret-of-two-22-bytes-x"), ("three", "secret-of-one-22-bytes-x")] {
         let mut wrong = Client::open(pipeline.mqtt)?;
         wrong.send(&connect(name, password))?;
         let Answer::Packet { first_byte: CONNACK, body } = wrong.answer(DEADLINE)? else {

@@ -29,9 +29,10 @@ impl Health {
         self.lock().iter().map(|condition| (condition.name, condition.holds())).collect()
     }
 
-    /// Whether every condition holds.
+    /// Whether every condition holds. A role that has not said what it needs is not ready.
     pub fn is_ready(&self) -> bool {
-        self.lock().iter().all(Condition::holds)
+        let conditions = self.lock();
+        !conditions.is_empty() && conditions.iter().all(Condition::holds)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Condition>> {
@@ -64,6 +65,7 @@ mod tests {
     #[test]
     fn ready_is_every_condition() {
         let health = Health::default();
+        assert!(!health.is_ready(), "nothing is known yet");
         let (kafka, schema) = (health.condition("kafka"), health.condition("schema"));
         kafka.set(true);
         assert!(!health.is_ready());
