@@ -8,6 +8,7 @@ mod access;
 mod commands;
 mod downlink;
 mod faults;
+mod foreign_clients;
 mod heartbeats;
 mod messages;
 mod mqtt_client;
