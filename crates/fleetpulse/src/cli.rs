@@ -131,6 +131,12 @@ pub(crate) struct Simulate {
     /// The gateway.
     #[arg(long, default_value = "127.0.0.1:1883")]
     pub mqtt: SocketAddr,
+    /// Speak TLS, and trust the authorities in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// The name in the gateway's certificate.
+    #[arg(long, value_name = "NAME", default_value = "localhost", requires = "tls_ca")]
+    pub tls_name: String,
     /// How many devices.
     #[arg(long, default_value_t = 1_000)]
     pub devices: u32,
@@ -155,6 +161,9 @@ pub(crate) struct Simulate {
     /// New connections per second.
     #[arg(long, default_value_t = 1_000)]
     pub connect_rate: u32,
+    /// Once, so long after all are online: all lose their connection, and come back at the connect rate.
+    #[arg(long, value_parser = duration)]
+    pub reconnect_after: Option<Duration>,
     /// MQTT version.
     #[arg(long, value_enum, default_value_t = Protocol::Both)]
     pub protocol: Protocol,

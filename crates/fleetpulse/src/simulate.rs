@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use simulator::{Config, Pace, Snapshot};
+use simulator::{Config, Pace, Snapshot, Tls};
 
 use crate::cli::{Protocol, Simulate};
 use crate::roles;
@@ -19,7 +19,7 @@ pub(crate) fn run(flags: &Simulate) -> anyhow::Result<ExitCode> {
     };
     let report = roles::runtime()?.block_on(async {
         let stop = roles::stop_on_signal()?;
-        anyhow::Ok(simulator::run(config(flags), stop, |snapshot| show(snapshot, flags.json)).await?)
+        anyhow::Ok(simulator::run(config(flags)?, stop, |snapshot| show(snapshot, flags.json)).await?)
     })?;
     if let Some(file) = acknowledged {
         let mut file = BufWriter::new(file);
@@ -36,7 +36,7 @@ pub(crate) fn run(flags: &Simulate) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn config(flags: &Simulate) -> Config {
+fn config(flags: &Simulate) -> anyhow::Result<Config> {
     let mut config = Config::new(flags.mqtt, flags.devices);
     config.device_prefix.clone_from(&flags.prefix);
     config.pace = match flags.rate {
@@ -54,7 +54,13 @@ fn config(flags: &Simulate) -> Config {
     config.connect_rate = flags.connect_rate;
     config.sources.clone_from(&flags.source);
     config.seed = flags.seed;
-    config
+    config.reconnect_after = flags.reconnect_after;
+    if let Some(file) = &flags.tls_ca {
+        let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let tls = Tls::trusting(&pem, &flags.tls_name);
+        config.tls = Some(tls.with_context(|| format!("cannot use {}", file.display()))?);
+    }
+    Ok(config)
 }
 
 fn show(snapshot: &Snapshot, json: bool) {

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use event::{DeviceId, InvalidDeviceId};
 
+use crate::tls::Tls;
+
 /// How a simulated fleet behaves. Start from [`Config::new`] and change what matters; [`crate::run`] validates.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where the MQTT server listens.
     pub mqtt: SocketAddr,
+    /// With what TLS is spoken; `None` (the default) for plain TCP.
+    pub tls: Option<Tls>,
     /// How many devices, 1 to 1,000,000. Each is one TCP connection and one open file.
     pub devices: u32,
     /// Device `n` (from 0) is named `{device_prefix}{n:06}`. Default `device-`.
@@ -30,6 +34,9 @@ pub struct Config {
     /// First connections opened per second, over the whole fleet, 1 or more; reconnects are paced by
     /// `backoff` alone. Default 1,000.
     pub connect_rate: u32,
+    /// Once, so long after the whole fleet is online for the first time: every device closes its connection without
+    /// DISCONNECT, as one that loses its network, and all come back at `connect_rate`. Default `None`: never.
+    pub reconnect_after: Option<Duration>,
     /// Local addresses to connect from, by turns; empty leaves it to the system. One address has about 28,000
     /// ports for one server, so larger fleets need more of them (on loopback: 127.0.0.1, 127.0.0.2, ...). Give
     /// one per 10,000 devices: Linux hands out the even ports first, and past some 14,000 connections from one
@@ -121,6 +128,7 @@ impl Config {
     pub fn new(mqtt: SocketAddr, devices: u32) -> Self {
         Self {
             mqtt,
+            tls: None,
             devices,
             device_prefix: "device-".to_owned(),
             pace: Pace::Interval(Duration::from_secs(10)),
@@ -129,6 +137,7 @@ impl Config {
             in_flight: 1,
             stored_max: 64,
             connect_rate: 1_000,
+            reconnect_after: None,
             sources: Vec::new(),
             session_state: SessionState::Fresh,
             keep_alive: Duration::from_secs(60),
@@ -201,6 +210,11 @@ impl Config {
             Protocol::V5 => true,
             Protocol::Both => number % 2 == 1,
         }
+    }
+
+    /// When the turn of device `number` comes where all connect at the connect rate.
+    pub(crate) fn turn(&self, number: u32) -> Duration {
+        Duration::from_secs(number.into()) / self.connect_rate
     }
 
     /// Where device `number` connects from.

@@ -17,6 +17,8 @@ use crate::random::Random;
 use crate::report::Record;
 use crate::seq_set::SeqSet;
 use crate::session::{End, Session};
+use crate::stream::Security;
+use crate::tls::{DeviceTls, Tls};
 use crate::wire::{Accepted, Connection, Incoming, WireError};
 
 /// What all devices share.
@@ -33,8 +35,11 @@ pub(crate) struct Device {
     device_id: DeviceId,
     pub(crate) topic: ByteString,
     pub(crate) fleet: Arc<Fleet>,
+    tls: Option<DeviceTls>,
     /// Cancelled when no more heartbeats are to be made.
     pub(crate) stop: CancellationToken,
+    /// Cancelled when the connection is to be lost; `None` once it was.
+    pub(crate) cut: Option<CancellationToken>,
     /// Since `stop`: when to give up what is not answered.
     pub(crate) drain_until: Option<Instant>,
     vehicle: Vehicle,
@@ -48,6 +53,15 @@ pub(crate) struct Device {
     next_seq: u64,
     pub(crate) published: u64,
     pub(crate) acknowledged: SeqSet,
+}
+
+/// What a device is told from outside.
+#[derive(Clone, Debug)]
+pub(crate) struct Signals {
+    /// No more heartbeats.
+    pub(crate) stop: CancellationToken,
+    /// The network is lost, once.
+    pub(crate) cut: Option<CancellationToken>,
 }
 
 /// Why there is no accepted connection.
@@ -65,14 +79,16 @@ impl From<WireError> for Unconnected {
 
 impl Device {
     /// A device that starts now; `device_id` is the one of `number`.
-    pub(crate) fn new(fleet: Arc<Fleet>, number: u32, device_id: DeviceId, stop: CancellationToken) -> Self {
+    pub(crate) fn new(fleet: Arc<Fleet>, number: u32, device_id: DeviceId, signals: Signals) -> Self {
         let config = &fleet.config;
         let period = config.period();
         Self {
             number,
             topic: format!("devices/{device_id}/heartbeat").into(),
             device_id,
-            stop,
+            tls: config.tls.as_ref().map(Tls::of_device),
+            stop: signals.stop,
+            cut: signals.cut,
             drain_until: None,
             vehicle: Vehicle::new(config.seed, number, promised_s(period)),
             due: period.map(|period| Instant::now() + phase(period, number)),
@@ -95,7 +111,7 @@ impl Device {
             let meter = self.meter();
             meter.connecting.add(1);
             let timeout = self.fleet.config.connect_timeout;
-            let attempt = connect(self.fleet.clone(), self.number, self.device_id.clone());
+            let attempt = connect(self.fleet.clone(), self.number, self.device_id.clone(), self.tls.clone());
             let attempt = self.unless_over(Instant::now() + timeout, attempt).await;
             let meter = self.meter();
             meter.connecting.sub(1);
@@ -104,11 +120,21 @@ impl Device {
                     if std::mem::replace(&mut connected_before, true) {
                         meter.reconnects.add(1);
                     }
+                    match connection.security() {
+                        Security::None => {}
+                        Security::Full => meter.tls_full.add(1),
+                        Security::Resumed => meter.tls_resumed.add(1),
+                    }
                     meter.online.add(1);
                     let end = Session::new(&mut self, connection, accepted).run().await;
                     self.meter().online.sub(1);
                     self.count_end(&end);
                     self.outbox.interrupt();
+                    if matches!(end, End::Cut) {
+                        let turn = self.fleet.config.turn(self.number);
+                        self.unless_over(Instant::now() + turn, std::future::pending::<()>()).await;
+                        continue;
+                    }
                 }
                 Attempt::Done(Err(Unconnected::Refused(code))) => meter.connect_refused.add(code),
                 Attempt::Done(Err(Unconnected::Failed)) | Attempt::TimedOut => meter.connect_failed.add(1),
@@ -203,7 +229,7 @@ impl Device {
     fn count_end(&self, end: &End) {
         let meter = self.meter();
         match end {
-            End::Finished => {}
+            End::Finished | End::Cut => {}
             End::Disconnected(code) => meter.disconnected.add(*code),
             End::Silent => meter.lost_silent.add(1),
             End::Lost(WireError::Closed) => meter.lost_closed.add(1),
@@ -226,10 +252,11 @@ async fn connect(
     fleet: Arc<Fleet>,
     number: u32,
     device_id: DeviceId,
+    tls: Option<DeviceTls>,
 ) -> Result<(Connection, Accepted), Unconnected> {
     let config = &fleet.config;
     let v5 = config.speaks_v5(number);
-    let mut connection = Connection::open(config.mqtt, config.source(number), v5).await?;
+    let mut connection = Connection::open(config.mqtt, config.source(number), tls.as_ref(), v5).await?;
     let keep_alive_s = u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX);
     connection.connect(device_id.as_str(), keep_alive_s, config.session_state)?;
     connection.flush()?;

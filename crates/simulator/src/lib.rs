@@ -29,11 +29,12 @@
 //! - Per device [`Config::stored_max`] heartbeats of less than 1 KiB and [`Config::in_flight`] unanswered ones;
 //!   4 KiB encoded and not written, and then one more packet. Nothing else grows with time, but for one
 //!   range per gap in the acknowledged `seq`.
+//! - With TLS some 20 KiB more per device.
 //! - One open file per device, and about 28,000 devices per source address.
 //! - After the stop at most [`Config::drain`] until every task has ended, whatever the server does.
 //!
 //! # What it does not do
-//! TLS, WebSocket, authentication, QoS 0 and 2, subscriptions, wills. It does not honour a v5 server's maximum
+//! WebSocket, client certificates, authentication, QoS 0 and 2, subscriptions, wills. It does not honour a v5 server's maximum
 //! QoS or a maximum packet size below 1 KiB. Its store is memory: a device forgets when the process ends.
 //!
 //! # Tasks
@@ -50,6 +51,9 @@ mod random;
 mod report;
 mod seq_set;
 mod session;
+mod storm;
+mod stream;
+mod tls;
 mod wire;
 
 use std::sync::Arc;
@@ -61,11 +65,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Backoff, Config, InvalidConfig, Pace, Problem, Protocol, SessionState};
-pub use report::{Counts, Latency, Lost, ReasonCode, Report, Snapshot};
+pub use report::{Counts, Latency, Lost, Milestones, ReasonCode, Report, Snapshot};
+pub use tls::{InvalidTls, Tls};
 
-use device::{Device, Fleet};
+use device::{Device, Fleet, Signals};
 use meter::{Meters, latencies};
 use report::Record;
+use storm::Storm;
 
 /// How often a snapshot is taken.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(1);
@@ -98,11 +104,14 @@ pub async fn run(
     let making = stop.child_token();
     let _stop_on_drop = making.clone().drop_guard();
     let mut launch = Launch::new(config, making.clone(), start);
+    let mut storm = Storm::new(&launch.fleet.config, start);
     let mut devices = JoinSet::new();
     let mut records = Vec::new();
     let mut latency = Latencies { total: latencies(), recent: latencies() };
     let mut launches = interval_at(start, LAUNCH_PERIOD);
     launches.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = interval_at(start, LAUNCH_PERIOD);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seconds = interval_at(start + SNAPSHOT_PERIOD, SNAPSHOT_PERIOD);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
 
@@ -112,7 +121,12 @@ pub async fn run(
             () = making.cancelled(), if !making.is_cancelled() => {}
             () = until(end), if !making.is_cancelled() => making.cancel(),
             Some(ended) = devices.join_next(), if !devices.is_empty() => records.push(record(ended)),
-            _ = seconds.tick() => progress(&latency.snapshot(start, &launch.fleet.meters)),
+            _ = seconds.tick() => progress(&latency.snapshot(start, &launch.fleet.meters, storm.milestones)),
+            now = looks.tick(), if !storm.is_over() => {
+                if storm.look(launch.fleet.meters.standing(), now) {
+                    launch.cut.iter().for_each(CancellationToken::cancel);
+                }
+            }
             _ = launches.tick(), if launch.is_pending() => {
                 for device in launch.due(Instant::now()) {
                     devices.spawn(device.run());
@@ -121,15 +135,18 @@ pub async fn run(
         }
     }
     records.sort_unstable_by_key(|record| record.number);
-    let last = latency.snapshot(start, &launch.fleet.meters);
-    Ok(Report { duration_s: last.elapsed_s, counts: last.counts, puback_ms: last.puback_total_ms, records })
+    let Snapshot { elapsed_s, counts, milestones, puback_total_ms, .. } =
+        latency.snapshot(start, &launch.fleet.meters, storm.milestones);
+    Ok(Report { duration_s: elapsed_s, counts, milestones, puback_ms: puback_total_ms, records })
 }
 
 /// Starts devices, in the order of their numbers, at the connect rate.
 struct Launch {
     fleet: Arc<Fleet>,
     making: CancellationToken,
-    group: CancellationToken,
+    group: Signals,
+    /// Of each group, where connections are to be lost once.
+    cut: Vec<CancellationToken>,
     start: Instant,
     next: u32,
 }
@@ -137,7 +154,8 @@ struct Launch {
 impl Launch {
     fn new(config: Config, making: CancellationToken, start: Instant) -> Self {
         let fleet = Arc::new(Fleet { config, meters: Meters::new() });
-        Self { fleet, group: making.child_token(), making, start, next: 0 }
+        let group = Signals { stop: making.child_token(), cut: None };
+        Self { fleet, group, cut: Vec::new(), making, start, next: 0 }
     }
 
     fn is_pending(&self) -> bool {
@@ -156,7 +174,12 @@ impl Launch {
         let number = self.next;
         self.next += 1;
         if number.is_multiple_of(DEVICES_PER_TOKEN) {
-            self.group = self.making.child_token();
+            self.group.stop = self.making.child_token();
+            if self.fleet.config.reconnect_after.is_some() {
+                let cut = CancellationToken::new();
+                self.cut.push(cut.clone());
+                self.group.cut = Some(cut);
+            }
         }
         let device_id = self.fleet.config.device_id(number).expect("a prefix that was validated");
         Device::new(self.fleet.clone(), number, device_id, self.group.clone())
@@ -170,13 +193,14 @@ struct Latencies {
 }
 
 impl Latencies {
-    fn snapshot(&mut self, start: Instant, meters: &Meters) -> Snapshot {
+    fn snapshot(&mut self, start: Instant, meters: &Meters, milestones: Milestones) -> Snapshot {
         self.recent.reset();
         meters.drain_puback_us(&mut self.recent);
         self.total.add(&self.recent).expect("histograms of the same bounds");
         Snapshot {
             elapsed_s: start.elapsed().as_secs_f64(),
             counts: meters.counts(),
+            milestones,
             puback_ms: Latency::of(&self.recent),
             puback_total_ms: Latency::of(&self.total),
         }

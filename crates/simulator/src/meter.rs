@@ -32,6 +32,8 @@ pub(crate) struct Meter {
     pub(crate) given_up: Count,
     pub(crate) withheld: Count,
     pub(crate) reconnects: Count,
+    pub(crate) tls_full: Count,
+    pub(crate) tls_resumed: Count,
     pub(crate) connect_failed: Count,
     pub(crate) unexpected: Count,
     pub(crate) lost_closed: Count,
@@ -80,6 +82,12 @@ impl Meters {
         }
     }
 
+    /// Devices online, and connections accepted after a device's first.
+    pub(crate) fn standing(&self) -> (u64, u64) {
+        let each = self.0.iter().map(|meter| (meter.online.get(), meter.reconnects.get()));
+        each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// Everything counted up to now. Not one instant: each number is read for itself.
     pub(crate) fn counts(&self) -> Counts {
         let sum = |count: fn(&Meter) -> &Count| self.0.iter().map(|meter| count(meter).get()).sum();
@@ -104,6 +112,8 @@ impl Meters {
             withheld: sum(|meter| &meter.withheld),
             refused: by_code(|meter| &meter.refused),
             reconnects: sum(|meter| &meter.reconnects),
+            tls_full: sum(|meter| &meter.tls_full),
+            tls_resumed: sum(|meter| &meter.tls_resumed),
             connect_failed: sum(|meter| &meter.connect_failed),
             connect_refused: by_code(|meter| &meter.connect_refused),
             disconnected: by_code(|meter| &meter.disconnected),
@@ -131,6 +141,8 @@ impl Meter {
             given_up: Count::default(),
             withheld: Count::default(),
             reconnects: Count::default(),
+            tls_full: Count::default(),
+            tls_resumed: Count::default(),
             connect_failed: Count::default(),
             unexpected: Count::default(),
             lost_closed: Count::default(),

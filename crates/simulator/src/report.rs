@@ -39,6 +39,10 @@ pub struct Counts {
     pub refused: BTreeMap<ReasonCode, u64>,
     /// Connections accepted after a device's first.
     pub reconnects: u64,
+    /// Accepted connections over TLS with a full handshake.
+    pub tls_full: u64,
+    /// Accepted connections over TLS that resumed the device's last session.
+    pub tls_resumed: u64,
     /// Attempts to connect that ended without CONNACK.
     pub connect_failed: u64,
     /// CONNACKs that refuse; codes 1 to 5 are those of 3.1.1, the others those of 5.
@@ -82,6 +86,16 @@ pub struct Latency {
     pub max: f64,
 }
 
+/// When the fleet was complete, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Milestones {
+    /// From the start until every device was online for the first time.
+    pub online_s: Option<f64>,
+    /// From the loss of all connections ([`crate::Config::reconnect_after`]) until every device was online again.
+    pub online_again_s: Option<f64>,
+}
+
 /// A fleet under way.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -91,6 +105,9 @@ pub struct Snapshot {
     /// Since the start.
     #[serde(flatten)]
     pub counts: Counts,
+    /// When it was complete.
+    #[serde(flatten)]
+    pub milestones: Milestones,
     /// Acknowledgements since the last snapshot, which is one second unless the machine is overloaded.
     pub puback_ms: Latency,
     /// Acknowledgements since the start.
@@ -106,6 +123,9 @@ pub struct Report {
     /// Since the start; `connecting` and `online` are zero.
     #[serde(flatten)]
     pub counts: Counts,
+    /// When it was complete.
+    #[serde(flatten)]
+    pub milestones: Milestones,
     /// All acknowledgements.
     pub puback_ms: Latency,
     /// By device number.

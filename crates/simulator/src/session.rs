@@ -29,6 +29,8 @@ pub(crate) struct Session<'a> {
 pub(crate) enum End {
     /// By the device, with DISCONNECT, after the stop.
     Finished,
+    /// By the device, without DISCONNECT, for it was told to lose its network.
+    Cut,
     /// By the server's DISCONNECT with this code.
     Disconnected(u8),
     /// By the device, for the server owed an answer for too long.
@@ -64,6 +66,7 @@ fn refusal(reason: ReasonCode) -> Refusal {
 
 enum Action {
     Drain,
+    Cut,
     Receive,
     Wake,
 }
@@ -104,8 +107,11 @@ impl<'a> Session<'a> {
     /// `Ok` when the device has been stopped and is done.
     async fn converse(&mut self) -> Result<(), End> {
         let stop = self.device.stop.clone();
-        // Both registered once and kept: registering anew at each turn would be felt in a load test.
+        // All registered once and kept: registering anew at each turn would be felt in a load test.
         let mut stopped = pin!(stop.cancelled());
+        // One that is never cancelled where there is none.
+        let cut = self.device.cut.clone().unwrap_or_default();
+        let mut is_cut = pin!(cut.cancelled());
         let mut alarm = pin!(sleep_until(Instant::now()));
         loop {
             let now = Instant::now();
@@ -124,6 +130,7 @@ impl<'a> Session<'a> {
             let action = tokio::select! {
                 biased;
                 () = &mut stopped, if self.device.drain_until.is_none() => Action::Drain,
+                () = &mut is_cut => Action::Cut,
                 progress = self.connection.progress() => {
                     progress?;
                     Action::Receive
@@ -132,6 +139,10 @@ impl<'a> Session<'a> {
             };
             match action {
                 Action::Drain => self.device.start_drain(Instant::now()),
+                Action::Cut => {
+                    self.device.cut = None;
+                    return Err(End::Cut);
+                }
                 Action::Receive => self.receive()?,
                 Action::Wake => {}
             }

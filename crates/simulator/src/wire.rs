@@ -1,25 +1,31 @@
 //! One MQTT connection, as a client has it: the only place that knows the codec.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use bytestring::ByteString;
 use rmqtt_codec::error::{DecodeError, EncodeError};
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::{MqttCodec, MqttPacket, v3, v5};
-use tokio::io::AsyncReadExt;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::ReadBuf;
+use tokio::net::TcpSocket;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::config::SessionState;
+use crate::stream::{Security, Stream};
+use crate::tls::DeviceTls;
 
 /// Kernel buffers of one connection. Small, because there are many; the window is rarely more than 16 KiB.
 const SEND_BUFFER_BYTES: u32 = 16 * 1_024;
 const RECEIVE_BUFFER_BYTES: u32 = 8 * 1_024;
-/// Room for a CONNACK or a window of PUBACKs at once.
+/// Room for a CONNACK or a window of PUBACKs.
 const INBOUND_BYTES: usize = 128;
+/// Read at once.
+const READ_BYTES: usize = 512;
 /// The largest packet taken from a server: far more than a CONNACK or DISCONNECT with long texts.
 const INBOUND_BYTES_MAX: u32 = 64 * 1_024;
 /// From here on, packets wait until the socket has taken what is written already.
@@ -30,10 +36,12 @@ const SESSION_EXPIRY_S: u32 = 3_600;
 /// A connection with what was read and not decoded, and what was encoded and not written.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     codec: MqttCodec,
     inbound: BytesMut,
     outbound: BytesMut,
+    /// Whether TLS may hold back something that was written.
+    unflushed: bool,
 }
 
 /// What a server says, in either version.
@@ -80,6 +88,7 @@ impl Connection {
     pub(crate) async fn open(
         server: SocketAddr,
         source: Option<IpAddr>,
+        tls: Option<&DeviceTls>,
         v5: bool,
     ) -> Result<Self, WireError> {
         let socket = if server.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -90,12 +99,22 @@ impl Connection {
         socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
         socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES)?;
         let stream = socket.connect(server).await?;
+        let stream = match tls {
+            Some(tls) => Stream::secure(stream, tls).await?,
+            None => Stream::Plain(stream),
+        };
         let codec = if v5 {
             MqttCodec::V5(v5::Codec::new(INBOUND_BYTES_MAX, 0))
         } else {
             MqttCodec::V3(v3::Codec::new(INBOUND_BYTES_MAX))
         };
-        Ok(Self { stream, codec, inbound: BytesMut::with_capacity(INBOUND_BYTES), outbound: BytesMut::new() })
+        let inbound = BytesMut::with_capacity(INBOUND_BYTES);
+        Ok(Self { stream, codec, inbound, outbound: BytesMut::new(), unflushed: false })
+    }
+
+    /// How it was secured.
+    pub(crate) fn security(&self) -> Security {
+        self.stream.security()
     }
 
     /// Queues CONNECT.
@@ -177,33 +196,51 @@ impl Connection {
 
     /// Writes what the socket takes without waiting.
     pub(crate) fn flush(&mut self) -> Result<(), WireError> {
-        while !self.outbound.is_empty() {
-            match self.stream.try_write(&self.outbound) {
-                // Clearing keeps the whole buffer for the next packets; advancing gives up its front.
-                Ok(written) if written == self.outbound.len() => self.outbound.clear(),
-                Ok(written) => self.outbound.advance(written),
-                Err(full) if full.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
+        // Nobody is woken for the rest: [`Self::progress`] asks again before it waits.
+        match self.poll_flush(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
         }
-        Ok(())
     }
 
-    /// Waits until something was read, or until the socket takes more of what is queued, which is written
-    /// then. Cancel safe: nothing is lost between the socket and the buffers.
-    pub(crate) async fn progress(&mut self) -> Result<(), WireError> {
-        let Self { stream, inbound, outbound, .. } = self;
-        inbound.reserve(INBOUND_BYTES / 2);
-        let (mut reader, writer) = stream.split();
-        tokio::select! {
-            biased;
-            read = reader.read_buf(inbound) => match read? {
-                0 => return Err(WireError::Closed),
-                _ => return Ok(()),
-            },
-            writable = writer.writable(), if !outbound.is_empty() => writable?,
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        let Self { stream, outbound, unflushed, .. } = self;
+        while !outbound.is_empty() {
+            match ready!(stream.poll_write(context, outbound))? {
+                0 => return Poll::Ready(Err(WireError::Closed)),
+                // Clearing keeps the whole buffer for the next packets; advancing gives up its front.
+                written if written == outbound.len() => outbound.clear(),
+                written => outbound.advance(written),
+            }
+            *unflushed = true;
         }
-        self.flush()
+        if *unflushed {
+            ready!(stream.poll_flush(context))?;
+            *unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until something was read, or until the socket has taken all that is queued. Cancel safe: nothing is
+    /// lost between the socket and the buffers.
+    pub(crate) async fn progress(&mut self) -> Result<(), WireError> {
+        poll_fn(|context| self.poll_progress(context)).await
+    }
+
+    fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WireError>> {
+        let mut room = [0; READ_BYTES];
+        let mut room = ReadBuf::new(&mut room);
+        if self.stream.poll_read(context, &mut room)?.is_ready() {
+            if room.filled().is_empty() {
+                return Poll::Ready(Err(WireError::Closed));
+            }
+            self.inbound.extend_from_slice(room.filled());
+            return Poll::Ready(Ok(()));
+        }
+        if self.outbound.is_empty() && !self.unflushed {
+            return Poll::Pending;
+        }
+        self.poll_flush(context)
     }
 
     /// The next packet of those read.

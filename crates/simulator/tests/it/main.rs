@@ -1,12 +1,14 @@
 //! What the simulator claims, against an MQTT server in this process that answers as each test says.
 
 mod responder;
+mod tls;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use responder::{Answer, Responder, Seen, Welcome, eventually};
-use simulator::{Backoff, Config, Pace, Protocol, ReasonCode, Report, SessionState, run};
+use simulator::{Backoff, Config, Pace, Protocol, ReasonCode, Report, SessionState, Tls, run};
+use tls::Front;
 use tokio_util::sync::CancellationToken;
 
 /// Devices as fast as PUBACKs allow, with waits that suit a test.
@@ -255,4 +257,35 @@ async fn dropping_the_run_ends_every_connection() {
         () = eventually("all connected", || responder.seen_count() == 5) => {}
     }
     eventually("all connections closed", || responder.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_fleet_that_lost_its_network_comes_back_with_the_tls_session_of_each_device() {
+    let responder = Responder::start(Welcome::Accept, |_| Answer::Acknowledge(0)).await;
+    let front = Front::start(responder.address).await;
+    let config = Config {
+        tls: Some(Tls::trusting(front.authority.as_bytes(), "localhost").expect("an authority")),
+        reconnect_after: Some(Duration::from_millis(100)),
+        pace: Pace::Interval(Duration::from_millis(5)),
+        ..config(front.address, 20)
+    };
+    let stop = CancellationToken::new();
+    let fleet = run(config, stop.clone(), |snapshot| {
+        if snapshot.milestones.online_again_s.is_some() {
+            stop.cancel();
+        }
+    });
+    let report = tokio::time::timeout(Duration::from_secs(30), fleet).await.expect("it comes back");
+    let report = report.expect("a valid configuration");
+    assert_eq!((report.counts.tls_full, report.counts.tls_resumed), (20, 20));
+    assert_eq!((report.counts.reconnects, report.counts.connect_failed), (20, 0));
+    assert_eq!(acknowledged(&report), responder.acknowledged());
+}
+
+#[test]
+fn what_cannot_be_trusted_is_said() {
+    assert!(Tls::trusting(b"", "localhost").is_err(), "nobody");
+    assert!(
+        Tls::trusting(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----", "localhost").is_err()
+    );
 }
