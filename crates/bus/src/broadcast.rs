@@ -15,7 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::ClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::{Offset as Position, TopicPartitionList};
@@ -75,7 +76,8 @@ impl Broadcast {
             .set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES)
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "200");
-        let client: BaseConsumer = client.create().map_err(|source| config.client_error(source))?;
+        let client: BaseConsumer<Quiet> =
+            client.create_with_context(Quiet).map_err(|source| config.client_error(source))?;
         let (told, heard) = mpsc::channel(WAITING_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         let reader = Reader {
@@ -128,7 +130,7 @@ impl std::fmt::Debug for Broadcast {
 
 /// What the thread has.
 struct Reader {
-    client: BaseConsumer,
+    client: BaseConsumer<Quiet>,
     topic: String,
     told: mpsc::Sender<Heard>,
     stop: Arc<AtomicBool>,
@@ -270,6 +272,17 @@ impl Reader {
 fn numbers(count: usize) -> impl Iterator<Item = i32> {
     (0..count).filter_map(|number| i32::try_from(number).ok())
 }
+
+/// What goes wrong is counted where it is polled; the end of a partition, which librdkafka tells as an error, is none.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "commands reader");
+    }
+}
+
+impl ConsumerContext for Quiet {}
 
 #[cfg(test)]
 mod tests {
