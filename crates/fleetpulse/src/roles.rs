@@ -63,7 +63,10 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
             let endpoint = gateway::downlink::Endpoint::new(&settings.commands)?;
             let port = port.with_routes(endpoint.routes());
             operations.spawn(port.serve(metrics.clone(), health.clone(), stop_operations.clone()));
-            let access = settings.access.clone();
+            let mut access = settings.access.clone();
+            if access.certificate_crl_file.is_empty() {
+                access.certificate_crl_file.clone_from(&settings.listen.tls_client_crl_file);
+            }
             let setup = gateway::Setup {
                 config: settings.gateway.clone(),
                 listen: settings.listen.clone(),
