@@ -79,11 +79,13 @@ impl Search<'_> {
         };
         alive.retain(|at| decided.is_none_or(|decided| *at < decided));
         let ended = depth == self.filter.len();
-        if alive.is_empty() {
-            return if ended && self.topic == [""] { Ok(()) } else { self.verdict(decided) };
-        }
         let step = self.filter.get(depth.min(self.filter.len().saturating_sub(1)));
         let in_rest = step == Some(&Level::Rest);
+        if alive.is_empty() {
+            // The text of no length is no topic; what a `#` adds to it is.
+            let no_topic = ended && !in_rest && self.topic == [""];
+            return if no_topic { Ok(()) } else { self.verdict(decided) };
+        }
         // Ended: `depth` levels stand, and the filter asks for no more. The text of no length is no topic.
         if (ended || (in_rest && depth > 0)) && self.topic != [""] {
             let ends = alive.iter().copied().find(|at| self.rules[*at].1.len() == depth);

@@ -103,6 +103,10 @@ fn several_rules_may_cover_a_filter_together_and_one_denial_breaks_it() {
     assert!(topic.starts_with("a/") && topic.ends_with("/secret"), "{topic}");
     let text = explained.to_string();
     assert!(text.contains("rules.toml:1: Deny devices All a/+/secret"), "{text}");
+    // A hole below the level without a name.
+    let below_nothing = [("deny", "devices", "all", "/#"), ("allow", "devices", "all", "#")];
+    let explained = acl(&below_nothing).explain(&device("d"), Action::Subscribe, "#");
+    assert!(!explained.allowed && explained.topic.is_some_and(|topic| topic.starts_with('/')));
     // The hole is filled by an earlier rule.
     let filled = [("allow", "devices", "all", "a/#"), with_hole[0]];
     assert!(acl(&filled).allows(&device("d"), Action::Subscribe, "a/#"));
