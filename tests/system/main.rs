@@ -5,6 +5,7 @@
 //! their own.
 
 mod access;
+mod clients;
 mod commands;
 mod downlink;
 mod faults;

@@ -176,13 +176,19 @@ impl Pipeline {
 
 /// A pipeline where everybody may do everything but publish as another.
 pub(crate) fn open_to_all(test: &str) -> Result<Pipeline> {
+    open_to_all_with(test, &[])
+}
+
+/// The same, with further settings.
+pub(crate) fn open_to_all_with(test: &str, extra: &[&str]) -> Result<Pipeline> {
     let rules = std::env::temp_dir().join(format!("fleetpulse-{test}-{}.toml", std::process::id()));
     std::fs::write(
         &rules,
         "[[rule]]\neffect = \"allow\"\nwho = \"everybody\"\naction = \"all\"\ntopic = \"#\"\n",
     )?;
     let setting = format!("access.acl_file={}", rules.display());
-    let started = Pipeline::start_on(test, Services::shared()?, &[&setting]);
+    let settings = [&[setting.as_str()], extra].concat();
+    let started = Pipeline::start_on(test, Services::shared()?, &settings);
     std::fs::remove_file(rules)?;
     started
 }
@@ -223,6 +229,6 @@ fn is_ready(operations: SocketAddr) -> Result<bool> {
     Ok(answer.status() == 200)
 }
 
-fn local() -> Result<SocketAddr> {
+pub(crate) fn local() -> Result<SocketAddr> {
     Ok(SocketAddr::from(([127, 0, 0, 1], ports::free_port()?)))
 }

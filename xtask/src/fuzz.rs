@@ -16,7 +16,7 @@ use crate::build::Workspace;
 use crate::stop::Stop;
 
 #[path = "../../tests/packets/notation.rs"]
-mod notation;
+pub(crate) mod notation;
 
 /// What cargo-fuzz gives the compiler.
 const RUSTFLAGS: &str = "--cfg fuzzing -Ccodegen-units=1 -Cpasses=sancov-module \

@@ -28,6 +28,8 @@ pub enum Package {
     CxxCompiler,
     /// `mosquitto_pub` and `mosquitto_sub`.
     MosquittoClients,
+    /// Python with `paho-mqtt`.
+    PahoPython,
 }
 
 /// What building the workspace takes.
@@ -37,7 +39,8 @@ pub const KAFKA: &[Package] = &[Package::Java, Package::Maven];
 /// What fetching ClickHouse's engine takes, on a machine without a `clickhouse` binary.
 pub const CLICKHOUSE: &[Package] = &[Package::Npm];
 /// What the tests take on top.
-pub const TESTS: &[Package] = &[Package::CxxCompiler, Package::MosquittoClients];
+pub const TESTS: &[Package] =
+    &[Package::CxxCompiler, Package::MosquittoClients, Package::PahoPython, Package::Npm];
 
 /// Whether this process may change the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +93,7 @@ impl Package {
             Self::ZlibHeaders => "zlib1g-dev",
             Self::CxxCompiler => "g++",
             Self::MosquittoClients => "mosquitto-clients",
+            Self::PahoPython => "python3-paho-mqtt",
         }
     }
 
@@ -98,11 +102,11 @@ impl Package {
         match self {
             Self::Java => "to run Kafka",
             Self::Maven => "to fetch Kafka",
-            Self::Npm => "to fetch ClickHouse's engine",
+            Self::Npm => "to fetch ClickHouse's engine, and an MQTT client for tests",
             Self::CCompiler | Self::Make => "to build librdkafka",
             Self::ZlibHeaders => "to build librdkafka with gzip",
             Self::CxxCompiler => "to build the fuzzer",
-            Self::MosquittoClients => "as an independent MQTT client in tests",
+            Self::MosquittoClients | Self::PahoPython => "as an independent MQTT client in tests",
         }
     }
 
@@ -117,6 +121,7 @@ impl Package {
             Self::ZlibHeaders => has_header("zlib.h"),
             Self::CxxCompiler => on_path("c++").or_else(|| on_path("g++")).is_some(),
             Self::MosquittoClients => on_path("mosquitto_pub").and(on_path("mosquitto_sub")).is_some(),
+            Self::PahoPython => paho_python().is_some(),
         }
     }
 }
@@ -132,6 +137,7 @@ impl fmt::Display for Package {
             Self::ZlibHeaders => "the headers of zlib (zlib.h)",
             Self::CxxCompiler => "a C++ compiler (c++)",
             Self::MosquittoClients => "mosquitto_pub and mosquitto_sub",
+            Self::PahoPython => "Python 3 with paho-mqtt",
         })
     }
 }
@@ -215,6 +221,15 @@ fn missing_text(packages: &[Package], command: Option<&str>) -> String {
         }
     }
     text
+}
+
+/// A Python that knows `paho-mqtt`: the one on PATH, or the system's own, for which the system's packages are.
+pub fn paho_python() -> Option<&'static str> {
+    ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        let mut command = Command::new(python);
+        command.args(["-c", "import paho.mqtt.client"]).stdin(Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    })
 }
 
 /// The major version of the `java` on PATH.
