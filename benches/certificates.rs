@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 fn main() -> ExitCode {
     let Some(folder) = std::env::args_os().nth(1) else {
@@ -23,6 +23,8 @@ fn main() -> ExitCode {
 fn write(folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
+    // OpenSSL takes two certificates of one name for one that signed itself.
+    params.distinguished_name.push(DnType::CommonName, "authority of a bench");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = params.self_signed(&key)?;
     let issuer = Issuer::new(params, key);
