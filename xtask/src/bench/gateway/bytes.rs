@@ -1,4 +1,4 @@
-//! The few MQTT 3.1.1 packets that attackers need, and sockets with a source address.
+//! The few MQTT packets that attackers need, and sockets with a source address.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -7,9 +7,16 @@ use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
-/// CONNECT with clean session and a keep alive of 60 s.
+/// CONNECT of 3.1.1 with clean session and a keep alive of 60 s.
 pub(super) fn connect_packet(client_id: &str) -> Vec<u8> {
     let mut body = b"\0\x04MQTT\x04\x02\0\x3c".to_vec();
+    push_text(&mut body, client_id);
+    packet(0x10, &body)
+}
+
+/// The same of MQTT 5, without properties.
+pub(super) fn connect_packet_5(client_id: &str) -> Vec<u8> {
+    let mut body = b"\0\x04MQTT\x05\x02\0\x3c\0".to_vec();
     push_text(&mut body, client_id);
     packet(0x10, &body)
 }

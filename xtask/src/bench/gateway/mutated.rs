@@ -142,23 +142,25 @@ fn packets(folder: &Path) -> anyhow::Result<Vec<Vec<u8>>> {
 
 fn send(shared: &Shared, number: u64) -> anyhow::Result<()> {
     let mut random = Random(number + 1);
+    // A name for each: two of one name would end each other.
+    let name = format!("mutant-{number}");
+    let openings = [bytes::connect_packet(&name), bytes::connect_packet_5(&name)];
     // A source address for each: a connection that was closed keeps its port for a minute.
     let mut turn = 0_u8;
     while !shared.stop.load(Relaxed) && shared.judged.load(Relaxed) < shared.wanted {
         turn = turn % 200 + 1;
         let source = Ipv4Addr::new(127, 0, 210 + u8::try_from(number).unwrap_or_default(), turn);
-        judge(shared, source, &mut random)?;
+        judge(shared, source, random.one_of(&openings).clone(), &mut random)?;
     }
     Ok(())
 }
 
 /// One connection. Every other one begins with a CONNECT that is right.
-fn judge(shared: &Shared, source: Ipv4Addr, random: &mut Random) -> anyhow::Result<()> {
+fn judge(shared: &Shared, source: Ipv4Addr, opening: Vec<u8>, random: &mut Random) -> anyhow::Result<()> {
     let mut stream = bytes::open(shared.mqtt, source).context("the gateway takes no connection")?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     let is_session = random.below(2) == 0;
-    let (mut bytes, count) =
-        if is_session { (bytes::connect_packet("mutant"), BATCH) } else { (Vec::new(), 1) };
+    let (mut bytes, count) = if is_session { (opening, BATCH) } else { (Vec::new(), 1) };
     for _ in 0..count {
         bytes.extend(mutated(shared, random));
         bytes.extend([0xc0, 0]);
