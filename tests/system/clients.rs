@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use devstack::packages::paho_python;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rumqttc::{Event, Packet, QoS};
 use serde_json::json;
 
+use crate::certificates::Certificates;
 use crate::pipeline::{Pipeline, local, open_to_all_with};
 use crate::services::{DEADLINE, folder};
 
@@ -22,25 +22,24 @@ const TRANSPORTS: [&str; 4] = ["tcp", "tls", "ws", "wss"];
 /// A pipeline whose gateway listens in every way.
 struct Open {
     pipeline: Pipeline,
-    folder: PathBuf,
+    certificates: Certificates,
     addresses: [SocketAddr; 4],
 }
 
 impl Open {
     fn start(test: &str) -> Result<Self> {
-        let folder = folder(&format!("{test}-certificates"))?;
-        certificates(&folder)?;
+        let certificates = Certificates::make(test, &[])?;
         let [tls, ws, wss] = [local()?, local()?, local()?];
         let settings = [
             format!("listen.mqtts={tls}"),
             format!("listen.ws={ws}"),
             format!("listen.wss={wss}"),
-            format!("listen.tls_certificate_file={}", folder.join("server.pem").display()),
-            format!("listen.tls_key_file={}", folder.join("server.key").display()),
+            format!("listen.tls_certificate_file={}", certificates.path("localhost.pem")),
+            format!("listen.tls_key_file={}", certificates.path("localhost.key")),
         ];
         let settings = settings.each_ref().map(String::as_str);
         let pipeline = open_to_all_with(test, &settings)?;
-        Ok(Self { addresses: [pipeline.mqtt, tls, ws, wss], folder, pipeline })
+        Ok(Self { addresses: [pipeline.mqtt, tls, ws, wss], certificates, pipeline })
     }
 
     fn port(&self, transport: &str) -> u16 {
@@ -48,8 +47,8 @@ impl Open {
         self.addresses[at].port()
     }
 
-    fn authority(&self) -> PathBuf {
-        self.folder.join("authority.pem")
+    fn authority(&self) -> String {
+        self.certificates.path("ca.pem")
     }
 
     /// Waits for the rows of a device, and for what is known of its connection. One that was there twice would be seen.
@@ -65,23 +64,6 @@ impl Open {
         ensure!(found == format!("{version}\t{transport}"), "{device_id} came by {found:?}");
         Ok(())
     }
-}
-
-/// An authority, and a certificate of it for `localhost`.
-fn certificates(folder: &Path) -> Result<()> {
-    let key = KeyPair::generate()?;
-    let mut params = CertificateParams::default();
-    // OpenSSL takes two certificates of one name for one that signed itself.
-    params.distinguished_name.push(DnType::CommonName, "authority of a test");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = params.self_signed(&key)?;
-    let issuer = Issuer::new(params, key);
-    let key = KeyPair::generate()?;
-    let server = CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
-    std::fs::write(folder.join("authority.pem"), authority.pem())?;
-    std::fs::write(folder.join("server.pem"), server.pem())?;
-    std::fs::write(folder.join("server.key"), key.serialize_pem())?;
-    Ok(())
 }
 
 fn succeeded(what: &str, output: Result<Output, std::io::Error>) -> Result<String> {

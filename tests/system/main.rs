@@ -5,11 +5,12 @@
 //! their own.
 
 mod access;
+mod certificates;
+mod client_certificates;
 mod clients;
 mod commands;
 mod downlink;
 mod faults;
-mod foreign_clients;
 mod heartbeats;
 mod messages;
 mod mqtt_client;

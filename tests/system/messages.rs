@@ -63,6 +63,20 @@ fn pubrec_waits_for_kafka_as_puback_does() -> Result<()> {
 }
 
 #[test]
+fn a_packet_id_that_is_released_too_early_never_swallows_the_next_message() -> Result<()> {
+    let pipeline = Pipeline::start("early_release")?;
+    let (mut device, _) = Client::connect_with(pipeline.mqtt, "keeper", 4, &kept("keeper"))?;
+    // PUBLISH and PUBREL at once: nobody can have seen the PUBREC.
+    device.send(&[exactly_once(r#"{"seq":1}"#, false), vec![0x62, 2, 0, 7]].concat())?;
+    ensure!(device.answer(crate::services::DEADLINE)? == Answer::Closed);
+    let (mut device, _) = Client::connect_with(pipeline.mqtt, "keeper", 4, &kept("keeper"))?;
+    device.send(&exactly_once(r#"{"seq":2}"#, false))?;
+    ensure!(device.expect(PUBREC)? == [0, 7]);
+    pipeline.eventually("SELECT count() FROM heartbeats WHERE sequence = 2", "1")?;
+    pipeline.stop()
+}
+
+#[test]
 fn subscribers_hear_heartbeats_retained_messages_and_wills() -> Result<()> {
     let pipeline = open_to_all("subscribers")?;
     let mut device = pipeline.connect("talker", 5)?;

@@ -220,14 +220,14 @@ where
     async fn select(&mut self) -> Action {
         let may_read = self.may_read();
         tokio::select! {
-            // In this order: a flood of packets does not hold up a take-over, and a client whose socket was not read
-            // for a while is heard before it counts as idle.
+            // In this order: a flood of packets does not hold up a take-over; a client that is sent more than it can take is
+            // heard all the same; one whose socket was not read for a while is heard before it counts as idle.
             biased;
             () = &mut self.evicted, if !self.draining => Action::Evicted,
             settled = self.unacknowledged.next(), if !self.unacknowledged.is_empty() => Action::Settled(settled),
             permit = admitted(&mut self.parked), if self.parked.is_some() => Action::Admitted(permit),
-            () = linked(self.link.as_ref()), if self.link.is_some() && !self.draining => Action::Outgoing,
             received = self.inbox.read_from(&mut self.stream), if may_read => Action::Received(received),
+            () = linked(self.link.as_ref()), if self.link.is_some() && !self.draining => Action::Outgoing,
             () = due(&mut self.slowed), if self.slowed.is_some() => Action::Refilled,
             () = due(&mut self.credential_ends), if self.credential_ends.is_some() => Action::CredentialEnded,
             () = self.keep_alive.over(), if may_read => Action::Idle,
@@ -249,7 +249,9 @@ where
             Action::Received(Ok(0)) => Err(End::silent(Reason::ConnectionLost)),
             Action::Received(Ok(_)) => {
                 self.keep_alive.seen();
-                self.take_packets()
+                self.take_packets()?;
+                // One that never stops talking is still told what it asked for.
+                self.take_outgoing()
             }
             Action::Received(Err(error)) => Err(End::broken(&error)),
             Action::Settled(settled) => {
@@ -314,7 +316,7 @@ where
                 self.take_publish(&publish, frame.len)?;
                 self.keep_pace(frame.len);
             }
-            Packet::Pubrel(ack) => self.take_pubrel(ack),
+            Packet::Pubrel(ack) => self.take_pubrel(ack)?,
             Packet::Puback(ack) => self.take_puback(ack)?,
             Packet::Pubrec(ack) => self.take_pubrec(ack)?,
             Packet::Pubcomp(ack) => self.take_pubcomp(ack)?,

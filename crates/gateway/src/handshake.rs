@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::{Action, Credentials, Denied, Kind};
-use broker::{Attach, AttachError, Expiry, Link, Message, Will};
+use broker::{Attach, AttachError, Detach, Expiry, Link, Message, Will, WillFate};
 use bytes::Bytes;
 use event::v1::Traffic;
 use event::{DeviceId, InvalidDeviceId, Millis, SessionId};
@@ -271,6 +271,10 @@ async fn enter(
     if let Some(max) = connect.packet_bytes_max.filter(|max| outbox.len() > *max as usize) {
         // It must not be sent [MQTT-3.1.2-24], and without it the client knows nothing.
         shared.directory.leave(&key, id);
+        if let Some(link) = link {
+            // There was no connection, so nobody was lost.
+            link.detach(Detach { will: WillFate::Discard, expiry: limits.session_expiry });
+        }
         return Err(HandshakeError::ClientPacketMax(max));
     }
     let session = Session {

@@ -1,23 +1,23 @@
-//! The gateway: MQTT 3.1.1 and 5.0 in, Kafka records out, and a PUBACK only for what Kafka holds.
+//! The gateway: MQTT in, Kafka records out, and a PUBACK only for what Kafka holds.
 //!
 //! ```text
-//! accept -> handshake -> connection { read -> decode -> reserve -> produce -> (delivery report) -> PUBACK }
+//! edge -> handshake -> connection { read -> decode -> reserve -> produce -> (delivery report) -> PUBACK }
 //! ```
 //!
 //! # Guarantees
-//! - A PUBACK without error leaves only after Kafka's delivery report for the record made of that PUBLISH: an
-//!   event, or a dead letter where the payload was no heartbeat. PUBACKs leave in the order of arrival
-//!   (MQTT-4.6.0-2).
+//! - A PUBACK or PUBREC without error for a heartbeat or a command leaves only after Kafka's delivery report for the record
+//!   made of that PUBLISH: an event, a dead letter where the payload was no heartbeat, or a command. They leave in the order
+//!   of arrival [MQTT-4.6.0-2]. Messages on other topics go to this node's subscribers; nothing of them is stored.
 //! - A session's `Connected` event stands before the first of its heartbeats, `Disconnected` after the last. A
 //!   session whose `Connected` Kafka does not take is ended; a `Disconnected` is repeated until Kafka takes it.
-//! - What waits for Kafka is bounded in messages and bytes per process ([`bus::Window`]), QoS 1 also in messages per
-//!   connection ([`Config::in_flight_per_connection_max`]). When a bound is reached the socket is not read; QoS 0 that finds
-//!   no room is shed and counted.
+//! - What waits for Kafka is bounded in messages and bytes, per process ([`bus::Window`]) and per connection
+//!   ([`Config::in_flight_per_connection_max`], [`Config::in_flight_bytes_per_connection_max`]). When a bound is reached the
+//!   socket is not read; QoS 0 that finds no room in the process is shed and counted.
 //! - A client that breaks the protocol, or publishes as somebody else, loses its own connection and nothing more.
 //!
-//! # What it does not offer
-//! QoS 2, subscriptions, retained messages, topic aliases: each is refused by name, and said in CONNACK where MQTT 5
-//! has a property for it. A will is accepted and has nobody to go to, as there are no subscriptions.
+//! # What it does not do
+//! Enhanced authentication, and routing between nodes: subscribers hear their own node, devices get commands over Kafka
+//! ([`downlink`]). `docs/mqtt.md` says what of MQTT is there and where we differ.
 
 mod commands;
 mod config;

@@ -38,6 +38,8 @@ pub(crate) enum Became {
     Message,
     /// Nothing: it was refused.
     Refused,
+    /// Nothing anew: it was taken before.
+    Repeated,
 }
 
 /// What is answered once a delivery is known.

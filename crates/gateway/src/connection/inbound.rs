@@ -64,7 +64,7 @@ where
         let link =
             self.link().map_err(|error| End::told(Reason::Quota, reason::QUOTA_EXCEEDED).because(&error))?;
         if link.is_received(packet_id) {
-            self.answer_now(By::Pubrec, packet_id, reason::SUCCESS, Became::Message);
+            self.answer_now(By::Pubrec, packet_id, reason::SUCCESS, Became::Repeated);
             return Ok(true);
         }
         if link.inbound_len() + waiting >= receive_max {
@@ -102,24 +102,30 @@ where
         let new = match commands::asked(target, publish, &self.session.grant.principal.name) {
             Ok(new) => new,
             Err(error) => {
-                let answer = self.answer(asked, reason::TOPIC_NAME_INVALID, Became::Refused);
-                return match answer {
-                    Some(answer) if self.version.is_v5() => {
-                        self.unacknowledged.push_ready(answer);
-                        Ok(())
-                    }
-                    _ => Err(End::protocol(reason::TOPIC_NAME_INVALID, &error)),
-                };
+                let code = reason::TOPIC_NAME_INVALID;
+                return self.turn_away(asked, End::protocol(code, &error), code);
             }
         };
-        let answer = self.answer(asked, reason::SUCCESS, Became::Command).unwrap_or(Answer::Nothing);
         let downlink = self.shared.downlink.clone();
         let mut issuing: Issuing = Box::pin(async move { downlink.issue(new).await });
         // It sets out now; who waits for it is the queue.
-        match (&mut issuing).now_or_never() {
-            None => self.unacknowledged.push_issuing(issuing, answer, bytes),
-            Some(Ok(_)) => self.unacknowledged.push_ready(answer),
-            Some(Err(error)) => self.settle((answer, Err(error.into())))?,
+        match ((&mut issuing).now_or_never(), asked) {
+            (outcome, Some((by, packet_id))) => match outcome {
+                None => {
+                    let received_at = Instant::now();
+                    let (code, became) = (reason::SUCCESS, Became::Command);
+                    let answer = Answer::Publish { by, packet_id, code, became, received_at };
+                    self.unacknowledged.push_issuing(issuing, answer, bytes);
+                }
+                Some(Ok(_)) => self.answer_now(by, packet_id, reason::SUCCESS, Became::Command),
+                Some(Err(error)) => {
+                    let code = commands::code(&error);
+                    return self.turn_away(asked, End::told(Reason::Quota, code).because(&error), code);
+                }
+            },
+            (None, None) => self.unacknowledged.push_issuing(issuing, Answer::Nothing, bytes),
+            // With QoS 0 nothing was promised; what was refused is counted where it was.
+            (Some(_), None) => {}
         }
         Ok(())
     }
@@ -156,19 +162,22 @@ where
         self.shared.broker.publish(message, Some(&self.session.key))
     }
 
-    /// The topic is not this client's. MQTT 3.1.1 cannot refuse one message: "either make a positive acknowledgement
-    /// or close the Network Connection" [MQTT-3.3.5-2].
+    /// The topic is not this client's.
     fn refuse(&mut self, topic: &str, asked: Asked) -> Result<(), End> {
         self.shared.meter.publish_refused.increment(1);
+        let (refused, code) = (NotAuthorized::new(&self.session.device_id, topic), reason::NOT_AUTHORIZED);
+        self.turn_away(asked, End::told(Reason::NotAuthorized, code).because(&refused), code)
+    }
+
+    /// A publish is not taken. MQTT 5 is told so, in its place in the order. MQTT 3 cannot refuse one message: "either make a
+    /// positive acknowledgement or close the Network Connection" [MQTT-3.3.5-2].
+    fn turn_away(&mut self, asked: Asked, otherwise: End, code: u8) -> Result<(), End> {
         match asked {
             Some((by, packet_id)) if self.version.is_v5() => {
-                self.answer_now(by, packet_id, reason::NOT_AUTHORIZED, Became::Refused);
+                self.answer_now(by, packet_id, code, Became::Refused);
                 Ok(())
             }
-            _ => {
-                let refused = NotAuthorized::new(&self.session.device_id, topic);
-                Err(End::told(Reason::NotAuthorized, reason::NOT_AUTHORIZED).because(&refused))
-            }
+            _ => Err(otherwise),
         }
     }
 
@@ -178,15 +187,15 @@ where
         self.unacknowledged.push_ready(Answer::Publish { by, packet_id, code, became, received_at });
     }
 
-    /// What a publish will hear, if it asked for anything.
-    fn answer(&self, asked: Asked, code: u8, became: Became) -> Option<Answer> {
-        let received_at = Instant::now();
-        asked.map(|(by, packet_id)| Answer::Publish { by, packet_id, code, became, received_at })
-    }
-
     /// Sends a record on its way if there is room in the window of the process; else QoS 1 and 2 wait and QoS 0 is shed.
     fn admit(&mut self, record: Record, asked: Asked) -> Result<(), End> {
-        let answer = self.answer(asked, record.code, record.became);
+        let answer = asked.map(|(by, packet_id)| Answer::Publish {
+            by,
+            packet_id,
+            code: record.code,
+            became: record.became,
+            received_at: Instant::now(),
+        });
         let bytes = record.bytes();
         let window = self.shared.producer.window();
         match (window.try_reserve(bytes), answer) {
@@ -249,7 +258,7 @@ where
                 Became::DeadLetter => meter.acknowledged_dead_letters.increment(1),
                 Became::Command => meter.acknowledged_commands.increment(1),
                 Became::Message => meter.acknowledged_messages.increment(1),
-                Became::Refused => {}
+                Became::Refused | Became::Repeated => {}
             }
         }
         meter.puback.record(received_at.elapsed());
@@ -269,11 +278,16 @@ where
 
     /// The client has our PUBREC: the packet id is free again [MQTT-4.3.3-11]. One that is not known is answered the
     /// same: it was released already, or this node has started since, and the message is stored either way.
-    pub(super) fn take_pubrel(&mut self, ack: AckIn) {
+    pub(super) fn take_pubrel(&mut self, ack: AckIn) -> Result<(), End> {
+        if self.unacknowledged.pubrecs().any(|waiting| waiting == ack.packet_id) {
+            // Released before it is taken, the id would then be remembered for ever, and the next message of it lost.
+            return Err(End::protocol(reason::PROTOCOL_ERROR, "PUBREL before PUBREC"));
+        }
         if let Some(link) = &mut self.link {
             link.released(ack.packet_id);
         }
         mqtt::encode::pubcomp(self.version, ack.packet_id, reason::SUCCESS, &mut self.outbox);
+        Ok(())
     }
 }
 

@@ -1,51 +1,12 @@
-//! Clients that nobody here wrote, over TLS with certificates of their own: mosquitto's, in every QoS, both ways.
+//! Devices that prove who they are by a certificate, with a client that nobody here wrote: mosquitto's, in every QoS, both ways.
 
-use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
+use crate::certificates::Certificates;
 use crate::pipeline::Pipeline;
 use crate::services::Services;
-
-/// An authority, a server's certificate and those of clients, in a folder.
-struct Certificates {
-    folder: PathBuf,
-}
-
-impl Certificates {
-    fn make(test: &str, clients: &[&str]) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("fleetpulse-{test}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        let key = KeyPair::generate()?;
-        let mut authority = CertificateParams::new(Vec::new())?;
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        authority.distinguished_name.push(DnType::CommonName, "authority of a test");
-        std::fs::write(folder.join("ca.pem"), authority.self_signed(&key)?.pem())?;
-        let issuer = Issuer::new(authority, key);
-        for name in clients.iter().chain(&["localhost"]) {
-            let key = KeyPair::generate()?;
-            let mut own = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-            own.distinguished_name.push(DnType::CommonName, *name);
-            std::fs::write(folder.join(format!("{name}.pem")), own.signed_by(&key, &issuer)?.pem())?;
-            std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem())?;
-        }
-        Ok(Self { folder })
-    }
-
-    fn path(&self, file: &str) -> String {
-        self.folder.join(file).display().to_string()
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        // A folder of temporary files: whoever cleans those takes it too.
-        let _left = std::fs::remove_dir_all(&self.folder);
-    }
-}
 
 /// `mosquitto_pub` or `mosquitto_sub` with a client's certificate.
 fn mosquitto(program: &str, port: u16, certificates: &Certificates, client: &str) -> Command {
