@@ -10,6 +10,41 @@ pub trait TableRow: RowOwned + RowWrite + for<'a> Row<Value<'a> = Self> + Send +
     const TABLE: &'static str;
 }
 
+/// A row that came from one Kafka record.
+pub trait RecordRow: TableRow {
+    /// The column of [`RecordRow::time`]: what the table is parted by, so that parts of other times are not looked into.
+    const TIME: &'static str;
+    /// When it was, by that column.
+    fn time(&self) -> Millis;
+    /// Partition of the record.
+    fn kafka_partition(&self) -> u32;
+    /// Its number in the partition.
+    fn kafka_offset(&self) -> u64;
+}
+
+macro_rules! record_row {
+    ($row:ty, $time:ident) => {
+        impl RecordRow for $row {
+            const TIME: &'static str = stringify!($time);
+            fn time(&self) -> Millis {
+                self.$time
+            }
+            fn kafka_partition(&self) -> u32 {
+                self.kafka_partition
+            }
+            fn kafka_offset(&self) -> u64 {
+                self.kafka_offset
+            }
+        }
+    };
+}
+
+record_row!(HeartbeatRow, received_at);
+record_row!(ConnectionRow, connected_at);
+record_row!(DeadLetterRow, received_at);
+record_row!(NodeRow, at);
+record_row!(CommandRow, issued_at);
+
 /// Milliseconds since 1970-01-01 UTC, a `DateTime64(3)`.
 pub type Millis = i64;
 
@@ -134,6 +169,8 @@ impl DeadLetterRow {
     pub const GATEWAY: i8 = 1;
     /// `source` of a record that the writer rejected.
     pub const WRITER: i8 = 2;
+    /// `reason` of a record that ClickHouse does not take.
+    pub const REFUSED: &'static str = "refused_by_clickhouse";
 }
 
 impl TableRow for DeadLetterRow {
@@ -191,6 +228,59 @@ pub struct CommandRow {
 
 impl TableRow for CommandRow {
     const TABLE: &'static str = "commands";
+}
+
+/// `stream` of a row: the Kafka topic, in the numbers of the column.
+pub mod stream {
+    /// Events.
+    pub const EVENTS: i8 = 1;
+    /// Dead letters.
+    pub const DEAD_LETTERS: i8 = 2;
+}
+
+/// A row of `batches`; the columns are explained in the schema.
+#[derive(Clone, Debug, Default, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0005_batches.sql")]
+pub struct BatchRow {
+    pub stream: i8,
+    pub partition: u32,
+    pub first_offset: u64,
+    pub last_offset: u64,
+    pub content: u64,
+    pub records: u32,
+    pub produced_at: Millis,
+    pub landed_at: Millis,
+    pub attempts: u32,
+    pub replayed: bool,
+    pub found: u32,
+    pub refused: u32,
+    /// Seconds since 1970.
+    pub last_minute: u32,
+    pub node_ids: Vec<String>,
+    /// Seconds since 1970.
+    pub minutes: Vec<u32>,
+    pub heartbeats: Vec<u32>,
+    pub others: Vec<u32>,
+    pub dead_letters: Vec<u32>,
+}
+
+impl TableRow for BatchRow {
+    const TABLE: &'static str = "batches";
+}
+
+/// A row of `ingest_gaps`; the columns are explained in the schema.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0005_batches.sql")]
+pub struct GapRow {
+    pub stream: i8,
+    pub partition: u32,
+    pub first_offset: u64,
+    pub last_offset: u64,
+    pub found_at: Millis,
+}
+
+impl TableRow for GapRow {
+    const TABLE: &'static str = "ingest_gaps";
 }
 
 /// A ClickHouse `String` holds any bytes.
