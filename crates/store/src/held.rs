@@ -194,14 +194,20 @@ mod tests {
 
     #[test]
     fn a_view_is_completed_by_its_own_query_over_some_rows() {
-        let statement = view("SELECT h.a AS a FROM d.t AS h GROUP BY h.a").over("d", "t", "x = 1").expect("plain");
-        let expected = "INSERT INTO d.target (a) SELECT h.a AS a FROM (SELECT * FROM d.t WHERE x = 1) AS h GROUP BY h.a";
+        let statement =
+            view("SELECT h.a AS a FROM d.t AS h GROUP BY h.a").over("d", "t", "x = 1").expect("plain");
+        let expected =
+            "INSERT INTO d.target (a) SELECT h.a AS a FROM (SELECT * FROM d.t WHERE x = 1) AS h GROUP BY h.a";
         assert_eq!(statement, expected);
     }
 
     #[test]
     fn a_view_that_reads_something_else_is_refused() {
         assert!(view("SELECT a FROM d.other AS o").over("d", "t", "true").is_err());
-        assert!(view("SELECT a FROM d.t AS x JOIN (SELECT a FROM d.t AS y) USING a").over("d", "t", "true").is_err());
+        assert!(
+            view("SELECT a FROM d.t AS x JOIN (SELECT a FROM d.t AS y) USING a")
+                .over("d", "t", "true")
+                .is_err()
+        );
     }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clickhouse::error::Error;
 
+use crate::Store;
 use crate::rows::TableRow;
 use crate::trouble::Trouble;
-use crate::Store;
 
 /// Waiting for the request's bytes to leave; the server's answer has its own, longer bound.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);

@@ -136,7 +136,9 @@ mod tests {
         assert_eq!((missing, missing.class()), (Trouble::Schema, Class::Fatal));
         let parts = said("Code: 252. DB::Exception: Too many parts (300)");
         assert_eq!((parts, parts.class()), (Trouble::TooManyParts, Class::Pause));
-        let full = said("Code: 75. DB::ErrnoException: Cannot write to file: errno: 28, strerror: No space left on device");
+        let full = said(
+            "Code: 75. DB::ErrnoException: Cannot write to file: errno: 28, strerror: No space left on device",
+        );
         assert_eq!(full, Trouble::DiskFull);
         assert_eq!(said("Code: 469. DB::Exception: Constraint x is violated").class(), Class::Part);
         assert_eq!(said("bad gateway").class(), Class::Retry);

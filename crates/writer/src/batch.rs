@@ -101,11 +101,7 @@ impl Batch {
         self.content.update(record.payload);
         self.payloads.extend_from_slice(record.payload);
         let end = self.payloads.len();
-        self.records.push(Entry {
-            offset: record.offset,
-            produced_at_ms: record.produced_at_ms,
-            end,
-        });
+        self.records.push(Entry { offset: record.offset, produced_at_ms: record.produced_at_ms, end });
         // Its bytes, and its row, whose texts are those of the record in allocations of their own.
         self.bytes += size_of::<Entry>() + size_of::<HeartbeatRow>() + 2 * record.payload.len();
     }

@@ -309,9 +309,8 @@ impl Lanes {
                 let assignment = owned.assignment;
                 let report = Report { id, assignment, outcome: Some(Err(LandError::Panicked)), to: outcomes };
                 // Ends by itself, or is aborted when its partition is forgotten.
-                let task = self
-                    .runtime
-                    .spawn(async move { report.end(inserter.until_landed(&batch, asks).await) });
+                let task =
+                    self.runtime.spawn(async move { report.end(inserter.until_landed(&batch, asks).await) });
                 owned.insert = Some(task.abort_handle());
             }
         }

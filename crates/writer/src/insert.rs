@@ -7,8 +7,8 @@
 //!
 //! The token still matters then: it stops an earlier attempt that lands between question and insert.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ops::Condition;
@@ -35,7 +35,9 @@ pub(crate) struct Landing {
 pub(crate) enum LandError {
     #[error(transparent)]
     Insert(#[from] InsertError),
-    #[error("clickhouse refuses {refused} records of one batch (setting `writer.refused_rows_max`): that is no damaged record, that is the schema")]
+    #[error(
+        "clickhouse refuses {refused} records of one batch (setting `writer.refused_rows_max`): that is no damaged record, that is the schema"
+    )]
     Refused {
         refused: usize,
         #[source]

@@ -299,9 +299,14 @@ impl World {
 
     fn settle(&mut self) {
         for _ in 0..self.log.len() * 4 + 8 {
-            for event in
-                [Event::Read, Event::Time, Event::CommitTaken, Event::Asked, Event::Landed, Event::LateLanding]
-            {
+            for event in [
+                Event::Read,
+                Event::Time,
+                Event::CommitTaken,
+                Event::Asked,
+                Event::Landed,
+                Event::LateLanding,
+            ] {
                 self.happen(event);
             }
         }
