@@ -1,11 +1,12 @@
 //! Gateways and writers under test, as processes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use devstack::{Process, ports};
 
 use crate::mqtt_client::Client;
@@ -84,6 +85,53 @@ impl Pipeline {
         self.ask("SYSTEM STOP MERGES heartbeats").map(drop)
     }
 
+    /// Every table that keeps deduplication tokens remembers this many from now on.
+    pub(crate) fn remember_tokens(&self, window: u32) -> Result<()> {
+        let tables = "SELECT name FROM system.tables WHERE database = currentDatabase() \
+                      AND engine_full LIKE '%non_replicated_deduplication_window%'";
+        for table in self.ask(tables)?.lines() {
+            self.ask(&format!(
+                "ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {window}"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Makes every rollup anew from the rows that stand, and compares: what differs, by table.
+    pub(crate) fn untrue_rollups(&self) -> Result<Vec<String>> {
+        let views = self.ask(
+            "SELECT t.name, extract(t.create_table_query, ' TO [^.]+\\.(\\w+)'), t.as_select, \
+             (SELECT arrayStringConcat(groupArray(name), ', ') FROM system.columns AS c WHERE c.database = t.database AND c.table = t.name) \
+             FROM system.tables AS t WHERE t.database = currentDatabase() AND t.engine = 'MaterializedView' FORMAT TSVRaw",
+        )?;
+        let mut targets = BTreeSet::new();
+        for view in views.lines() {
+            let columns: Vec<&str> = view.split('\t').collect();
+            let [_, target, query, names] = columns[..] else { bail!("four columns, not {view:?}") };
+            let again = format!("recomputed_{target}");
+            if targets.insert(target.to_owned()) {
+                self.ask(&format!("DROP TABLE IF EXISTS {again}"))?;
+                self.ask(&format!("CREATE TABLE {again} AS {target}"))?;
+            }
+            self.ask(&format!("INSERT INTO {again} ({names}) {query}"))?;
+        }
+        ensure!(!targets.is_empty(), "there are rollups");
+        let mut untrue = Vec::new();
+        for target in targets {
+            let differing = |left: &str, right: &str| {
+                self.ask(&format!(
+                    "SELECT count() FROM (SELECT * FROM {left} FINAL EXCEPT SELECT * FROM {right} FINAL)"
+                ))
+            };
+            let again = format!("recomputed_{target}");
+            let (more, less) = (differing(&target, &again)?, differing(&again, &target)?);
+            if (more.as_str(), less.as_str()) != ("0", "0") {
+                untrue.push(format!("{target}: {more} rows that are not so, {less} that are missing"));
+            }
+        }
+        Ok(untrue)
+    }
+
     /// Starts the writer again, after it was stopped or killed, and waits until it has partitions.
     pub(crate) fn start_writer(&mut self) -> Result<()> {
         self.writer = spawn("writer", &self.settings, &self.folder)?;
@@ -145,13 +193,22 @@ impl Pipeline {
 
     /// A counter or gauge of the gateway, all its labels together.
     pub(crate) fn gateway_metric(&self, name: &str) -> Result<f64> {
-        let text = ureq::get(&format!("http://{}/metrics", self.gateway_operations))
-            .call()?
-            .body_mut()
-            .read_to_string()?;
-        let values =
-            text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
-        values.map(|(_, value)| value.parse::<f64>().context("a number")).sum()
+        metric(self.gateway_operations, name)
+    }
+
+    /// Whether the writer says that it is ready.
+    pub(crate) fn writer_is_ready(&self) -> Result<bool> {
+        is_ready(self.writer_operations)
+    }
+
+    /// A counter or gauge of the writer, all its labels together.
+    pub(crate) fn writer_metric(&self, name: &str) -> Result<f64> {
+        metric(self.writer_operations, name)
+    }
+
+    /// The consumer group of this pipeline's writers.
+    pub(crate) fn group(&self) -> String {
+        format!("test-{}-{}", self.name, std::process::id())
     }
 
     /// Whether the gateway says that it is ready.
@@ -216,6 +273,12 @@ fn await_ready(process: &mut Process, operations: SocketAddr) -> Result<()> {
         Ok(is_ready(operations)?.then_some(()))
     });
     ready.with_context(|| format!("{}: {}", process.name(), process.log_tail(20)))
+}
+
+fn metric(operations: SocketAddr, name: &str) -> Result<f64> {
+    let text = ureq::get(&format!("http://{operations}/metrics")).call()?.body_mut().read_to_string()?;
+    let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
+    values.map(|(_, value)| value.parse::<f64>().context("a number")).sum()
 }
 
 fn is_ready(operations: SocketAddr) -> Result<bool> {
