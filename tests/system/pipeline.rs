@@ -100,9 +100,9 @@ impl Pipeline {
     /// Makes every rollup anew from the rows that stand, and compares: what differs, by table.
     pub(crate) fn untrue_rollups(&self) -> Result<Vec<String>> {
         let views = self.ask(
-            "SELECT t.name, extract(t.create_table_query, ' TO [^.]+\\.(\\w+)'), t.as_select, \
-             (SELECT arrayStringConcat(groupArray(name), ', ') FROM system.columns AS c WHERE c.database = t.database AND c.table = t.name) \
-             FROM system.tables AS t WHERE t.database = currentDatabase() AND t.engine = 'MaterializedView' FORMAT TSVRaw",
+            "SELECT t.name, extract(t.create_table_query, ' TO [^.]+\\.(\\w+)'), t.as_select, arrayStringConcat(groupArray(c.name), ', ') \
+             FROM system.tables AS t INNER JOIN system.columns AS c ON c.database = t.database AND c.table = t.name \
+             WHERE t.database = currentDatabase() AND t.engine = 'MaterializedView' GROUP BY ALL FORMAT TSVRaw",
         )?;
         let mut targets = BTreeSet::new();
         for view in views.lines() {

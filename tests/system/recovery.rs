@@ -14,7 +14,8 @@ const OTHERS: u32 = 100;
 
 /// Batches of other writers that land.
 fn others_land(pipeline: &Pipeline) -> Result<()> {
-    for number in 0..OTHERS {
+    let before: u32 = pipeline.ask("SELECT count() FROM heartbeats WHERE kafka_partition = 999")?.parse()?;
+    for number in before..before + OTHERS {
         pipeline.ask(&format!(
             "INSERT INTO heartbeats (device_id, device_time, received_at, kafka_partition, kafka_offset) \
              VALUES ('other', now64(3), now64(3), 999, {number})"
@@ -65,7 +66,7 @@ fn rows_that_landed_in_their_table_alone_are_brought_into_the_views_by_a_replay(
     let services = Services { kafka: kafka.bootstrap(), ..Services::shared()? };
     let mut pipeline = Pipeline::start_on("views_completed", services, &[])?;
     let mut device = pipeline.connect("lagging", 4)?;
-    device.acknowledged_heartbeat(1, r#"{"seq":1,"fw":"1.0"}"#)?;
+    device.acknowledged_heartbeat(1, r#"{"seq":1,"firmware":"1.0"}"#)?;
     let status = "SELECT firmware FROM device_status WHERE device_id = 'lagging'";
     pipeline.eventually(status, "1.0")?;
     // What a server that dies in the middle of an insert leaves: rows without what the views make of them, and no word of the batch.
@@ -73,7 +74,7 @@ fn rows_that_landed_in_their_table_alone_are_brought_into_the_views_by_a_replay(
     for view in views {
         pipeline.ask(&format!("DETACH TABLE {view} SYNC"))?;
     }
-    device.acknowledged_heartbeat(2, r#"{"seq":2,"fw":"2.0"}"#)?;
+    device.acknowledged_heartbeat(2, r#"{"seq":2,"firmware":"2.0"}"#)?;
     pipeline.eventually("SELECT count() FROM heartbeats WHERE sequence = 2", "1")?;
     ensure!(pipeline.writer.terminate(DEADLINE)?.success());
     for view in views {
@@ -97,7 +98,8 @@ fn a_record_that_clickhouse_refuses_becomes_a_dead_letter_and_the_rest_goes_on()
     let mut device = pipeline.connect("careless", 4)?;
     for sequence in 1..=200_u16 {
         let firmware = if sequence % 67 == 0 { "poison" } else { "1.0" };
-        device.acknowledged_heartbeat(sequence, &format!(r#"{{"seq":{sequence},"fw":"{firmware}"}}"#))?;
+        device
+            .acknowledged_heartbeat(sequence, &format!(r#"{{"seq":{sequence},"firmware":"{firmware}"}}"#))?;
     }
     pipeline.eventually(
         "SELECT count(), uniqExact(sequence) FROM heartbeats WHERE device_id = 'careless'",
