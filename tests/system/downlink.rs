@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 
 use crate::access;
-use crate::mqtt_client::{Answer, Client, publish_packet};
+use crate::mqtt_client::{Answer, Client, PUBACK, publish_packet};
 use crate::pipeline::{Pipeline, open_to_all_with};
 use crate::services::{DEADLINE, Services, eventually};
 
@@ -156,6 +156,23 @@ fn a_command_given_to_one_node_reaches_a_device_on_another() -> Result<()> {
     )?;
     let status = second.process.terminate(DEADLINE)?;
     ensure!(status.success(), "{status}: {}", second.process.log_tail(20));
+    pipeline.stop()
+}
+
+#[test]
+fn an_answer_that_comes_after_the_end_of_a_command_is_recorded() -> Result<()> {
+    let pipeline = pipeline("command_late")?;
+    let mut device = pipeline.connect("slow", 5)?;
+    ensure!(device.subscribe("devices/slow/commands/#", 1)? == 1);
+    let (status, body) =
+        post(pipeline.gateway_operations, "slow", TOKEN, r#"{"name":"unlock","expires_in_s":1}"#)?;
+    ensure!(status == 202, "{status} {body}");
+    let body = device.expect(0x32)?;
+    let topic_bytes = usize::from(u16::from_be_bytes([body[0], body[1]]));
+    pipeline.eventually("SELECT state FROM command_status", "expired")?;
+    pipeline.eventually("SELECT countIf(step = 'expired') FROM commands FINAL", "1")?;
+    device.send(&[PUBACK, 2, body[2 + topic_bytes], body[3 + topic_bytes]])?;
+    pipeline.eventually("SELECT state FROM command_status", "delivered")?;
     pipeline.stop()
 }
 

@@ -150,7 +150,7 @@ fn a_revoked_certificate_is_found_in_pem_and_der() {
         assert!(before.holds(&lists, &good_id) && !before.holds(&lists, &bad_id), "{name}");
         assert_eq!(checked(&before, &lists, &bad).map(drop), Err(Denied::Revoked));
         assert!(checked(&before, &lists, &good).is_ok());
-        assert_eq!(revocation_lists(&file(name, &content)).map(|lists| lists.len() > 0), Ok(true));
+        assert_eq!(revocation_lists(&file(name, &content)).map(|lists| !lists.is_empty()), Ok(true));
     }
     let (lists, stranger) =
         (Lists::read(&file("own.der", ca.list(&[]).der())).expect("a list"), other.named(1, "d"));
