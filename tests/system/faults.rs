@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use devstack::Brokers;
 
 use crate::fleet::{Fleet, more_rows};
-use crate::mqtt_client::{Answer, Client, publish_packet};
+use crate::mqtt_client::{Answer, Client, DISCONNECT, publish_packet};
 use crate::pipeline::Pipeline;
 use crate::services::{DEADLINE, Services, eventually, own_clickhouse, own_kafka};
 
@@ -99,6 +99,48 @@ fn past_the_deadline_mqtt_5_hears_a_reason_and_3_1_1_is_closed() -> Result<()> {
     pipeline.eventually(
         "SELECT device_id, count() FROM heartbeats FINAL WHERE sequence = 2 GROUP BY device_id ORDER BY device_id",
         "new\t1\nold\t1",
+    )?;
+    pipeline.stop()
+}
+
+#[test]
+fn while_kafka_hangs_past_the_deadline_only_mqtt_5_keeps_its_sessions() -> Result<()> {
+    let mut kafka = own_kafka("sessions_kept", Brokers::ONE)?;
+    let services = Services { kafka: kafka.bootstrap(), ..Services::shared()? };
+    let pipeline = Pipeline::start_on("sessions_kept", services, &["kafka.delivery_timeout_ms=2000"])?;
+    let (mut old, mut new) = (pipeline.connect("old", 4)?, pipeline.connect("new", 5)?);
+    let mut quiet = pipeline.connect("quiet", 4)?;
+    old.acknowledged_heartbeat(1, "{}")?;
+    new.acknowledged_heartbeat(1, "{}")?;
+    // Its `Connected` event too has to be on Kafka.
+    quiet.acknowledged_heartbeat(1, "{}")?;
+    kafka.brokers_mut().iter_mut().try_for_each(devstack::kafka::Broker::hang)?;
+    old.heartbeat(2, r#"{"seq":2}"#)?;
+    ensure!(new.acknowledged_heartbeat(2, r#"{"seq":2,"ts":1767225600000}"#)? == 0x83);
+    ensure!(old.answer(DEADLINE)? == Answer::Closed, "3.1.1 has no other way to say so");
+    // Who comes now is let in, and leaves again when its `Connected` event is not stored in time.
+    let mut comes_back = pipeline.connect("old", 4)?;
+    let mut comes = pipeline.connect("comes", 5)?;
+    ensure!(comes_back.answer(DEADLINE)? == Answer::Closed);
+    ensure!(comes.expect(DISCONNECT)?.first() == Some(&0x89), "server busy");
+    ensure!(
+        new.acknowledged_heartbeat(3, r#"{"seq":2,"ts":1767225600000}"#)? == 0x83,
+        "the same session, again"
+    );
+    kafka.brokers_mut().iter_mut().try_for_each(devstack::kafka::Broker::resume)?;
+    eventually("an acknowledgement", || {
+        Ok((new.acknowledged_heartbeat(4, r#"{"seq":2,"ts":1767225600000}"#)? == 0).then_some(()))
+    })?;
+    ensure!(quiet.acknowledged_heartbeat(2, "{}")? == 0, "who sent nothing has seen nothing");
+    ensure!(pipeline.connect("old", 4)?.acknowledged_heartbeat(1, r#"{"seq":2}"#)? == 0);
+    pipeline.eventually(
+        "SELECT device_id, countIf(event = 'connected'), countIf(event = 'disconnected') FROM connections FINAL
+         WHERE device_id IN ('new', 'quiet') GROUP BY device_id ORDER BY device_id",
+        "new\t1\t0\nquiet\t1\t0",
+    )?;
+    pipeline.eventually(
+        "SELECT DISTINCT reason FROM connections WHERE device_id IN ('old', 'comes') AND reason = 'store_unavailable'",
+        "store_unavailable",
     )?;
     pipeline.stop()
 }
