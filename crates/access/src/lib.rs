@@ -10,6 +10,7 @@
 //! - Slow work is bounded and not done on the async workers: hashes run on the blocking pool, so many at once and so many
 //!   waiting; questions over HTTP have a deadline, a bound and a breaker.
 //! - Files are read whole or not at all: one with mistakes leaves what stood before, after the start.
+//! - Revocation lists fail closed: one that is missing or over is such a mistake.
 //!
 //! It knows neither MQTT packets nor sockets, and it bans nobody: [`Denied::is_credentials`] says what counts.
 

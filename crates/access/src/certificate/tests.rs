@@ -196,6 +196,30 @@ fn an_issuer_that_had_a_list_keeps_it_until_the_file_has_another() {
     assert_eq!(checked(&certificates, &after, &ca.named(2, "d2")).map(drop), Err(Denied::Revoked));
 }
 
+#[tokio::test]
+async fn lists_that_are_late_do_not_keep_an_issuer_in() {
+    let (ca, other) = (ca("fleet ca"), ca("other ca"));
+    let lists = [ca.list(&[2]), other.list(&[])].map(|list| list.pem().expect("pem")).concat();
+    let config = Config {
+        chain: vec![crate::Source::Certificate],
+        certificate_issuers_file: file("late-issuers.pem", [&*ca.pem, &other.pem].concat().as_bytes()),
+        certificate_crl_file: file("late-lists.pem", lists.as_bytes()),
+        ..Config::default()
+    };
+    let access = crate::Access::open(config).expect("good files");
+    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let login =
+        |der| Credentials { client_id: "", username: None, password: None, certificate: Some(der), peer };
+    let (own, gone, revoked) = (ca.named(1, "d1"), other.named(1, "d3"), ca.named(2, "d2"));
+    let own = access.authenticate(login(&own)).await.expect("good");
+    let gone = access.authenticate(login(&gone)).await.expect("good");
+    file("late-issuers.pem", ca.pem.as_bytes());
+    file("late-lists.pem", ca.list_until(2020, &[]).pem().expect("pem").as_bytes());
+    assert!(access.read_again(), "the issuers were read");
+    assert!(access.still_valid(&own) && !access.still_valid(&gone));
+    assert_eq!(access.authenticate(login(&revoked)).await.map(drop), Err(Denied::Revoked));
+}
+
 #[test]
 fn an_issuer_that_is_gone_or_has_a_new_key_is_found() {
     let (ca, other, renewed) = (ca("fleet ca"), ca("other ca"), ca("fleet ca"));
