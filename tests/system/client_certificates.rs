@@ -7,7 +7,7 @@ use devstack::Process;
 
 use crate::certificates::Certificates;
 use crate::pipeline::{Pipeline, command};
-use crate::services::{DEADLINE, Services, eventually, folder};
+use crate::services::{Services, eventually, folder};
 
 /// `mosquitto_pub` or `mosquitto_sub` with a client's certificate.
 fn mosquitto(program: &str, port: u16, certificates: &Certificates, client: &str) -> Command {
@@ -131,7 +131,7 @@ fn the_list_of_the_listeners_ends_sessions_too_and_one_that_is_over_is_refused()
     );
     pipeline.eventually("SELECT count() FROM connections WHERE event = 'disconnected'", "1")?;
     for process in &mut listening {
-        process.terminate(DEADLINE)?;
+        process.kill()?;
     }
 
     certificates.revoke(&[], 2020)?;
