@@ -10,7 +10,7 @@ use crate::pipeline::{Pipeline, command};
 use crate::services::{DEADLINE, Services};
 
 /// CONNECT of MQTT 5 with user name and password, each of less than 256 bytes.
-fn connect(name: &str, password: &str) -> Vec<u8> {
+pub(crate) fn connect(name: &str, password: &str) -> Vec<u8> {
     let mut body = b"\0\x04MQTT\x05\xc2\0\x3c\0".to_vec();
     for text in [name, name, password] {
         body.extend([0, u8::try_from(text.len()).unwrap_or_default()]);
@@ -20,7 +20,7 @@ fn connect(name: &str, password: &str) -> Vec<u8> {
 }
 
 /// A line of the secrets file.
-fn line(name: &str, secret: &str) -> Result<String> {
+pub(crate) fn line(name: &str, secret: &str) -> Result<String> {
     let mut child = command("secret", &[])?
         .args(["hash", "--machine"])
         .stdin(Stdio::piped())

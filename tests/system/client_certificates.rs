@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use devstack::Process;
 
 use crate::certificates::Certificates;
-use crate::pipeline::Pipeline;
-use crate::services::Services;
+use crate::pipeline::{Pipeline, command};
+use crate::services::{Services, eventually, folder};
 
 /// `mosquitto_pub` or `mosquitto_sub` with a client's certificate.
 fn mosquitto(program: &str, port: u16, certificates: &Certificates, client: &str) -> Command {
@@ -18,18 +19,23 @@ fn mosquitto(program: &str, port: u16, certificates: &Certificates, client: &str
     command
 }
 
-#[test]
-fn mosquitto_comes_over_tls_by_its_certificate_publishes_and_subscribes() -> Result<()> {
-    let certificates = Certificates::make("foreign_tls", &["scooter-tls", "stranger"])?;
-    let port = devstack::ports::free_port()?;
-    let settings = [
+/// A listener on that port that wants certificates.
+fn settings(port: u16, certificates: &Certificates) -> Vec<String> {
+    vec![
         format!("listen.mqtts=127.0.0.1:{port}"),
         format!("listen.tls_certificate_file={}", certificates.path("localhost.pem")),
         format!("listen.tls_key_file={}", certificates.path("localhost.key")),
         format!("listen.tls_client_ca_file={}", certificates.path("ca.pem")),
         "listen.tls_client_certificates=required".to_owned(),
         "access.chain=certificate".to_owned(),
-    ];
+    ]
+}
+
+#[test]
+fn mosquitto_comes_over_tls_by_its_certificate_publishes_and_subscribes() -> Result<()> {
+    let certificates = Certificates::make("foreign_tls", &["scooter-tls", "stranger"])?;
+    let port = devstack::ports::free_port()?;
+    let settings = settings(port, &certificates);
     let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let pipeline = Pipeline::start_on("foreign_tls", Services::shared()?, &settings)?;
 
@@ -66,5 +72,75 @@ fn mosquitto_comes_over_tls_by_its_certificate_publishes_and_subscribes() -> Res
         "SELECT groupArray(sequence) FROM (SELECT sequence FROM heartbeats ORDER BY sequence)",
         "[0,1,2,3,4]",
     )?;
+    pipeline.stop()
+}
+
+#[test]
+fn the_list_of_the_listeners_ends_sessions_too_and_one_that_is_over_is_refused() -> Result<()> {
+    let certificates = Certificates::make("revoked", &["stays", "goes"])?;
+    certificates.revoke(&[], 2100)?;
+    let port = devstack::ports::free_port()?;
+    let mut settings = settings(port, &certificates);
+    settings.push(format!("listen.tls_client_crl_file={}", certificates.path("revoked.pem")));
+    settings.push("access.reload_poll_ms=100".to_owned());
+    let given: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let pipeline = Pipeline::start_on("revoked", Services::shared()?, &given)?;
+    let folder = folder("revoked-clients")?;
+    let listens = |client: &str| -> Result<Process> {
+        let mut listening = mosquitto("mosquitto_sub", port, &certificates, client);
+        listening.args(["-V", "5", "-q", "1", "-t", &format!("devices/{client}/#")]);
+        Ok(Process::spawn(client, &mut listening, &folder.join(format!("{client}.log")))?)
+    };
+    let mut listening = [listens("stays")?, listens("goes")?];
+    pipeline.eventually(
+        "SELECT device_id FROM connections WHERE event = 'connected' ORDER BY device_id",
+        "goes\nstays",
+    )?;
+
+    certificates.revoke(&["goes"], 2100)?;
+    pipeline.eventually(
+        "SELECT device_id, reason FROM connections WHERE event = 'disconnected'",
+        "goes\tcredentials_revoked",
+    )?;
+    let publishes = |client: &str| -> Result<bool> {
+        let topic = format!("devices/{client}/heartbeat");
+        let published = mosquitto("mosquitto_pub", port, &certificates, client)
+            .args(["-i", client, "-q", "1", "-t", &topic, "-m", "{}"])
+            .output()?;
+        Ok(published.status.success())
+    };
+    ensure!(!publishes("goes")?, "it is revoked");
+    // A list that is over changes nothing while the gateway runs; nor does one that is gone.
+    for round in 0..2 {
+        let failed =
+            pipeline.gateway_metric("fleetpulse_gateway_reloads_total{what=\"access\",outcome=\"failed\"")?;
+        match round {
+            0 => certificates.revoke(&[], 2020)?,
+            _ => std::fs::remove_file(certificates.path("revoked.pem"))?,
+        }
+        eventually("a file that cannot be used is counted", || {
+            let now = pipeline
+                .gateway_metric("fleetpulse_gateway_reloads_total{what=\"access\",outcome=\"failed\"")?;
+            Ok((now > failed).then_some(()))
+        })?;
+        ensure!(!publishes("goes")?, "it stays revoked");
+    }
+    ensure!(
+        pipeline.gateway_metric("fleetpulse_gateway_revocation_lists_next_update")? > 4e9,
+        "of the good list"
+    );
+    pipeline.eventually("SELECT count() FROM connections WHERE event = 'disconnected'", "1")?;
+    for process in &mut listening {
+        process.kill()?;
+    }
+
+    certificates.revoke(&[], 2020)?;
+    settings.extend([
+        "gateway.operations_listen=127.0.0.1:0".to_owned(),
+        "gateway.connections_max=10".to_owned(),
+    ]);
+    let refused = command("gateway", &settings)?.output()?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && said.contains("is over since"), "{said}");
     pipeline.stop()
 }

@@ -1,96 +1,17 @@
 //! Services that hang and processes that are killed: nothing acknowledged is lost, nothing stands twice.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use devstack::Brokers;
-use simulator::{Pace, Report};
-use tokio_util::sync::CancellationToken;
 
-use crate::mqtt_client::{Answer, Client, publish_packet};
+use crate::fleet::{Fleet, more_rows};
+use crate::mqtt_client::{Answer, Client, DISCONNECT, publish_packet};
 use crate::pipeline::Pipeline;
 use crate::services::{DEADLINE, Services, eventually, own_clickhouse, own_kafka};
 
 /// Long enough for an acknowledgement that comes by mistake, which takes milliseconds.
 const WHILE: Duration = Duration::from_secs(3);
-
-/// A fleet that publishes in the background and keeps a list of what was acknowledged.
-pub(crate) struct Fleet {
-    stop: CancellationToken,
-    thread: JoinHandle<Result<Report>>,
-}
-
-impl Fleet {
-    pub(crate) fn start(mqtt: SocketAddr, devices: u32, every: Duration) -> Self {
-        let stop = CancellationToken::new();
-        let thread = std::thread::spawn({
-            let stop = stop.clone();
-            move || {
-                let mut config = simulator::Config::new(mqtt, devices);
-                config.pace = Pace::Interval(every);
-                config.in_flight = 4;
-                config.drain = DEADLINE;
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                Ok(runtime.block_on(simulator::run(config, stop, |_| {}))?)
-            }
-        });
-        Self { stop, thread }
-    }
-
-    /// Stops it and waits for what is outstanding. Then every acknowledged heartbeat has to stand in the table, once for a
-    /// reader; and every record on Kafka has to stand there once, as nothing was merged.
-    pub(crate) fn verify(self, pipeline: &Pipeline) -> Result<usize> {
-        self.stop.cancel();
-        let report = self.thread.join().map_err(|_| anyhow!("the fleet panicked"))??;
-        let acknowledged: BTreeSet<(String, u64)> =
-            report.acknowledged().map(|(device, sequence)| (device.to_string(), sequence)).collect();
-        ensure!(!acknowledged.is_empty(), "nothing was acknowledged");
-        let stored = eventually("every acknowledged heartbeat in the table", || {
-            let stored = stored(pipeline)?;
-            let missing: Vec<_> =
-                acknowledged.iter().filter(|heartbeat| !stored.contains_key(heartbeat)).collect();
-            ensure!(
-                missing.is_empty(),
-                "{} of {} are missing: {:?} ...",
-                missing.len(),
-                acknowledged.len(),
-                missing[0]
-            );
-            Ok(Some(stored))
-        })?;
-        let doubled = stored.iter().find(|(_, count)| **count != 1);
-        ensure!(doubled.is_none(), "{doubled:?} stands more than once for a reader");
-        let records = pipeline
-            .ask("SELECT count() = uniqExact(kafka_partition, kafka_offset), count() FROM heartbeats")?;
-        ensure!(records.starts_with("1\t"), "of {records} rows some are of the same record");
-        Ok(acknowledged.len())
-    }
-}
-
-/// What a reader finds: how often each heartbeat of the fleet stands in the table.
-fn stored(pipeline: &Pipeline) -> Result<BTreeMap<(String, u64), u64>> {
-    let question = "SELECT device_id, sequence, count() FROM heartbeats FINAL WHERE device_id LIKE 'device-%' GROUP BY ALL";
-    let rows = pipeline.ask(question)?;
-    let row = |row: &str| {
-        let mut columns = row.split('\t');
-        let mut next = || columns.next().context("three columns");
-        Ok(((next()?.to_owned(), next()?.parse()?), next()?.parse()?))
-    };
-    rows.lines().map(row).collect()
-}
-
-pub(crate) fn rows(pipeline: &Pipeline) -> Result<u64> {
-    Ok(pipeline.ask("SELECT count() FROM heartbeats")?.parse()?)
-}
-
-/// Waits until more rows than now stand in the table.
-pub(crate) fn more_rows(pipeline: &Pipeline) -> Result<()> {
-    let before = rows(pipeline)?;
-    eventually("more rows", || Ok((rows(pipeline)? > before + 20).then_some(())))
-}
 
 #[test]
 fn while_kafka_hangs_no_puback_leaves_and_memory_is_bounded() -> Result<()> {
@@ -183,6 +104,48 @@ fn past_the_deadline_mqtt_5_hears_a_reason_and_3_1_1_is_closed() -> Result<()> {
 }
 
 #[test]
+fn while_kafka_hangs_past_the_deadline_only_mqtt_5_keeps_its_sessions() -> Result<()> {
+    let mut kafka = own_kafka("sessions_kept", Brokers::ONE)?;
+    let services = Services { kafka: kafka.bootstrap(), ..Services::shared()? };
+    let pipeline = Pipeline::start_on("sessions_kept", services, &["kafka.delivery_timeout_ms=2000"])?;
+    let (mut old, mut new) = (pipeline.connect("old", 4)?, pipeline.connect("new", 5)?);
+    let mut quiet = pipeline.connect("quiet", 4)?;
+    old.acknowledged_heartbeat(1, "{}")?;
+    new.acknowledged_heartbeat(1, "{}")?;
+    // Its `Connected` event too has to be on Kafka.
+    quiet.acknowledged_heartbeat(1, "{}")?;
+    kafka.brokers_mut().iter_mut().try_for_each(devstack::kafka::Broker::hang)?;
+    old.heartbeat(2, r#"{"seq":2}"#)?;
+    ensure!(new.acknowledged_heartbeat(2, r#"{"seq":2,"ts":1767225600000}"#)? == 0x83);
+    ensure!(old.answer(DEADLINE)? == Answer::Closed, "3.1.1 has no other way to say so");
+    // Who comes now is let in, and leaves again when its `Connected` event is not stored in time.
+    let mut comes_back = pipeline.connect("old", 4)?;
+    let mut comes = pipeline.connect("comes", 5)?;
+    ensure!(comes_back.answer(DEADLINE)? == Answer::Closed);
+    ensure!(comes.expect(DISCONNECT)?.first() == Some(&0x89), "server busy");
+    ensure!(
+        new.acknowledged_heartbeat(3, r#"{"seq":2,"ts":1767225600000}"#)? == 0x83,
+        "the same session, again"
+    );
+    kafka.brokers_mut().iter_mut().try_for_each(devstack::kafka::Broker::resume)?;
+    eventually("an acknowledgement", || {
+        Ok((new.acknowledged_heartbeat(4, r#"{"seq":2,"ts":1767225600000}"#)? == 0).then_some(()))
+    })?;
+    ensure!(quiet.acknowledged_heartbeat(2, "{}")? == 0, "who sent nothing has seen nothing");
+    ensure!(pipeline.connect("old", 4)?.acknowledged_heartbeat(1, r#"{"seq":2}"#)? == 0);
+    pipeline.eventually(
+        "SELECT device_id, countIf(event = 'connected'), countIf(event = 'disconnected') FROM connections FINAL
+         WHERE device_id IN ('new', 'quiet') GROUP BY device_id ORDER BY device_id",
+        "new\t1\t0\nquiet\t1\t0",
+    )?;
+    pipeline.eventually(
+        "SELECT DISTINCT reason FROM connections WHERE device_id IN ('old', 'comes') AND reason = 'store_unavailable'",
+        "store_unavailable",
+    )?;
+    pipeline.stop()
+}
+
+#[test]
 fn a_writer_killed_in_the_middle_of_a_batch_neither_loses_nor_doubles() -> Result<()> {
     let mut clickhouse = own_clickhouse("writer_killed")?;
     let services = Services { clickhouse: clickhouse.url(), ..Services::shared()? };
@@ -207,7 +170,7 @@ fn a_writer_killed_in_the_middle_of_a_batch_neither_loses_nor_doubles() -> Resul
     }
     let log = std::fs::read_to_string(pipeline.writer.log())?;
     ensure!(log.contains("replaying the batch"), "no kill hit a batch under way");
-    let acknowledged = fleet.verify(&pipeline)?;
+    let acknowledged = fleet.verify(&pipeline)?.acknowledged().count();
     ensure!(acknowledged > 1_000, "only {acknowledged} acknowledged");
     pipeline.stop()
 }

@@ -13,6 +13,8 @@ pub(crate) const CONNACK: u8 = 0x20;
 pub(crate) const PUBACK: u8 = 0x40;
 pub(crate) const PUBREC: u8 = 0x50;
 pub(crate) const PUBCOMP: u8 = 0x70;
+pub(crate) const PINGREQ: u8 = 0xc0;
+pub(crate) const PINGRESP: u8 = 0xd0;
 pub(crate) const SUBACK: u8 = 0x90;
 pub(crate) const DISCONNECT: u8 = 0xe0;
 
@@ -143,10 +145,16 @@ impl Client {
                 };
             }
         }
-        let mut length = [0];
-        self.stream.read_exact(&mut length)?;
-        ensure!(length[0] < 128, "an answer of more than 127 bytes");
-        let mut body = vec![0; length[0].into()];
+        let mut length = 0;
+        for shift in [0, 7, 14, 21] {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte)?;
+            length |= usize::from(byte[0] & 0x7f) << shift;
+            if byte[0] < 0x80 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
         Ok(Answer::Packet { first_byte: first[0], body })
     }

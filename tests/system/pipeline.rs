@@ -149,6 +149,22 @@ impl Pipeline {
         Ok(writer)
     }
 
+    /// Starts another gateway beside the first, over the same topics.
+    pub(crate) fn further_gateway(&self, node_id: &str) -> Result<Node> {
+        let [mqtt, operations] = [local()?, local()?];
+        let mut settings = self.settings.clone();
+        settings.extend([
+            format!("gateway.node_id={node_id}"),
+            format!("gateway.mqtt_listen={mqtt}"),
+            format!("gateway.operations_listen={operations}"),
+        ]);
+        let log = self.folder.join(format!("{node_id}.log"));
+        let process = Process::spawn(node_id, &mut command("gateway", &settings)?, &log)?;
+        let mut node = Node { process, mqtt, operations, settings };
+        await_ready(&mut node.process, operations)?;
+        Ok(node)
+    }
+
     /// Starts the gateway again, after it was stopped or killed.
     pub(crate) fn start_gateway(&mut self) -> Result<()> {
         self.gateway = spawn("gateway", &self.settings, &self.folder)?;
@@ -196,11 +212,6 @@ impl Pipeline {
         metric(self.gateway_operations, name)
     }
 
-    /// Whether the writer says that it is ready.
-    pub(crate) fn writer_is_ready(&self) -> Result<bool> {
-        is_ready(self.writer_operations)
-    }
-
     /// A counter or gauge of the writer, all its labels together.
     pub(crate) fn writer_metric(&self, name: &str) -> Result<f64> {
         metric(self.writer_operations, name)
@@ -228,6 +239,23 @@ impl Pipeline {
             ensure!(status.success(), "{} ended with {status}: {}", process.name(), process.log_tail(20));
         }
         Ok(())
+    }
+}
+
+/// A further gateway.
+pub(crate) struct Node {
+    pub process: Process,
+    pub mqtt: SocketAddr,
+    pub operations: SocketAddr,
+    settings: Vec<String>,
+}
+
+impl Node {
+    /// Starts it again, after it was stopped or killed.
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        let (name, log) = (self.process.name().to_owned(), self.process.log().to_owned());
+        self.process = Process::spawn(&name, &mut command("gateway", &self.settings)?, &log)?;
+        await_ready(&mut self.process, self.operations)
     }
 }
 

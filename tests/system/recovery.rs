@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use devstack::{Brokers, Kafka};
 
-use crate::faults::{Fleet, more_rows};
+use crate::fleet::{Fleet, more_rows};
 use crate::pipeline::Pipeline;
 use crate::services::{DEADLINE, Services, eventually, own_clickhouse, own_kafka};
 
@@ -54,7 +54,7 @@ fn a_late_recovery_past_the_deduplication_window_neither_loses_nor_doubles() -> 
     let log = std::fs::read_to_string(pipeline.writer.log())?;
     ensure!(log.contains("replaying the batch"), "no kill hit a batch under way");
     ensure!(replayed_over_rows > 0.0, "no batch had landed before its replay: the test shows nothing");
-    let acknowledged = fleet.verify(&pipeline)?;
+    let acknowledged = fleet.verify(&pipeline)?.acknowledged().count();
     ensure!(acknowledged > 1_000, "only {acknowledged} acknowledged");
     ensure!(pipeline.untrue_rollups()? == Vec::<String>::new());
     pipeline.stop()

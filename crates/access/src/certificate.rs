@@ -3,14 +3,15 @@
 //! TLS has checked the signature, the chain and the time. Here is decided who it is; and, after a reload, whether the
 //! certificate is revoked meanwhile or its issuer gone, so that sessions that stand can be ended.
 
-use std::collections::HashSet;
+mod lists;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use x509_parser::prelude::{
-    ASN1Time, CertificateRevocationList, FromDer, GeneralName, ParsedExtension, Pem, X509Certificate,
-    X509Name,
-};
+use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, ParsedExtension, Pem, X509Certificate, X509Name};
+
+pub(crate) use lists::Lists;
+pub use lists::{ListsError, revocation_lists};
 
 use crate::file::{self, FileProblem, Mistakes};
 use crate::principal::{self, CredentialId, Found, Verdict};
@@ -27,13 +28,12 @@ pub(crate) struct Issued {
     serial: Vec<u8>,
 }
 
-/// Issuers and revocations.
+/// Whom certificates name, and who may issue them.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     identity: CertificateIdentity,
     /// None where it is not looked at.
     issuers: Option<Vec<Issuer>>,
-    revoked: HashSet<Revoked>,
 }
 
 #[derive(Debug)]
@@ -42,50 +42,30 @@ struct Issuer {
     key: Option<Vec<u8>>,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Revoked {
-    issuer: Vec<u8>,
-    serial: Vec<u8>,
-}
-
 impl Certificates {
     pub(crate) fn read(config: &Config) -> Result<Self, Vec<FileProblem>> {
-        let set = |path: &str| !path.is_empty();
-        let issuers =
-            set(&config.certificate_issuers_file).then(|| issuers(&config.certificate_issuers_file));
-        let revoked = set(&config.certificate_crl_file).then(|| revoked(&config.certificate_crl_file));
-        match (issuers.transpose(), revoked.transpose()) {
-            (Ok(issuers), Ok(revoked)) => Ok(Self {
-                identity: config.certificate_identity,
-                issuers,
-                revoked: revoked.unwrap_or_default(),
-            }),
-            (issuers, revoked) => {
-                Err([issuers.err(), revoked.err()].into_iter().flatten().flatten().collect())
-            }
-        }
+        let path = &config.certificate_issuers_file;
+        let issuers = if path.is_empty() { None } else { Some(issuers(path)?) };
+        Ok(Self { identity: config.certificate_identity, issuers })
     }
 
     /// Whom the certificate of a client names.
-    pub(crate) fn check(&self, credentials: &Credentials<'_>) -> Verdict {
-        Some(self.found(credentials.certificate?))
+    pub(crate) fn check(&self, lists: &Lists, credentials: &Credentials<'_>) -> Verdict {
+        Some(self.found(lists, credentials.certificate?))
     }
 
     /// Whether it is not revoked, and its issuer still known.
-    pub(crate) fn holds(&self, issued: &Issued) -> bool {
+    pub(crate) fn holds(&self, lists: &Lists, issued: &Issued) -> bool {
         // [RFC 5280, 4.2.1.1]: the key id tells two keys of one name apart, where both sides have one.
         let is = |issuer: &Issuer| {
             issuer.name == issued.issuer
                 && (issuer.key.is_none() || issued.issuer_key.is_none() || issuer.key == issued.issuer_key)
         };
         let known = self.issuers.as_ref().is_none_or(|issuers| issuers.iter().any(is));
-        known
-            && !self
-                .revoked
-                .contains(&Revoked { issuer: issued.issuer.clone(), serial: issued.serial.clone() })
+        known && !lists.revokes(issued)
     }
 
-    fn found(&self, der: &[u8]) -> Result<Found, Denied> {
+    fn found(&self, lists: &Lists, der: &[u8]) -> Result<Found, Denied> {
         let (_, certificate) =
             X509Certificate::from_der(der).map_err(|_| Denied::Certificate("it cannot be read"))?;
         let issued = Issued {
@@ -93,8 +73,11 @@ impl Certificates {
             issuer_key: authority_key(&certificate),
             serial: without_zeros(certificate.raw_serial()),
         };
-        if !self.holds(&issued) {
+        if !self.holds(lists, &issued) {
             return Err(Denied::Revoked);
+        }
+        if !lists.covers(&issued) {
+            return Err(Denied::NoRevocationList);
         }
         let expires_at = time(certificate.validity().not_after);
         if expires_at.is_some_and(|end| end <= SystemTime::now()) {
@@ -190,39 +173,6 @@ fn issuers(path: &str) -> Result<Vec<Issuer>, Vec<FileProblem>> {
         mistakes.add(None, "has no certificate in PEM: nobody could come in");
     }
     mistakes.or(issuers)
-}
-
-fn revoked(path: &str) -> Result<HashSet<Revoked>, Vec<FileProblem>> {
-    let content = file::bytes(path)?;
-    let mut revoked = HashSet::new();
-    if !content.starts_with(b"-----BEGIN") {
-        take_list(path, &content, &mut revoked)
-            .map_err(|()| file::wrong(path, "is no revocation list, PEM or DER"))?;
-        return Ok(revoked);
-    }
-    let mut mistakes = Mistakes::of(path);
-    for (at, block) in (1..).zip(Pem::iter_from_buffer(&content)) {
-        let Ok(block) = block else {
-            mistakes.add(None, format!("block {at} is no PEM"));
-            break;
-        };
-        if take_list(path, &block.contents, &mut revoked).is_err() {
-            mistakes.add(None, format!("block {at} is no revocation list"));
-        }
-    }
-    mistakes.or(revoked)
-}
-
-fn take_list(path: &str, der: &[u8], revoked: &mut HashSet<Revoked>) -> Result<(), ()> {
-    let (_, list) = CertificateRevocationList::from_der(der).map_err(|_| ())?;
-    if list.next_update().is_some_and(|next| next < ASN1Time::now()) {
-        tracing::warn!(file = path, issuer = %list.issuer(), "the revocation list is past its next update");
-    }
-    let issuer = list.issuer().as_raw().to_vec();
-    for entry in list.iter_revoked_certificates() {
-        revoked.insert(Revoked { issuer: issuer.clone(), serial: without_zeros(entry.raw_serial()) });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

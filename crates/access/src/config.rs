@@ -23,8 +23,9 @@ pub struct Config {
     /// PEM file of the authorities that issue client certificates, the direct issuers included: when one is taken out,
     /// its sessions end. Default empty: whoever TLS accepts.
     pub certificate_issuers_file: String,
-    /// File of the revocation lists of client certificates, PEM or DER: sessions of a revoked one end. Default empty:
-    /// the file of `listen.tls_client_crl_file`.
+    /// File of the revocation lists of client certificates, PEM or DER: sessions of a revoked one end. Each direct issuer
+    /// needs one, and none may be past its next update: the gateway does not start then, and while it runs what was read
+    /// before holds. Default empty: the file of `listen.tls_client_crl_file`.
     pub certificate_crl_file: String,
     /// File whose first line is the HS256 secret of tokens, 32 bytes or more. Default empty: no HS256.
     pub jwt_secret_file: String,

@@ -10,6 +10,7 @@
 //! - Slow work is bounded and not done on the async workers: hashes run on the blocking pool, so many at once and so many
 //!   waiting; questions over HTTP have a deadline, a bound and a breaker.
 //! - Files are read whole or not at all: one with mistakes leaves what stood before, after the start.
+//! - Revocation lists fail closed: one that is missing or over is such a mistake.
 //!
 //! It knows neither MQTT packets nor sockets, and it bans nobody: [`Denied::is_credentials`] says what counts.
 
@@ -34,12 +35,13 @@ use arc_swap::ArcSwap;
 use event::SessionId;
 
 pub use acl::{Acl, Action, Explanation};
+pub use certificate::{ListsError, revocation_lists};
 pub use config::{CertificateIdentity, ClientId, Config, Expiry, Source};
 pub use file::{FileProblem, OpenError};
 pub use hash::{Cost, HashError, hash_secret};
 pub use principal::{Credentials, Denied, Grant, Kind, Principal};
 
-use certificate::Certificates;
+use certificate::{Certificates, Lists};
 use gate::Gate;
 use hook::Hook;
 use principal::{CredentialId, Found, Verdict};
@@ -74,6 +76,7 @@ struct Loaded {
     secrets: Arc<Secrets>,
     tokens: Arc<Tokens>,
     certificates: Arc<Certificates>,
+    lists: Arc<Lists>,
 }
 
 impl Access {
@@ -98,20 +101,23 @@ impl Access {
         let secrets = keep(Secrets::read(&config.secrets_file), &mut problems);
         let tokens = keep(Tokens::read(&config), &mut problems);
         let certificates = keep(Certificates::read(&config), &mut problems);
+        let lists = keep(Lists::read(&config.certificate_crl_file), &mut problems);
         let random = || file::wrong("random bytes", "the system gives none");
         let key = keep(digest::Key::draw().ok_or_else(random), &mut problems).map(Arc::new);
         let hook = key.as_ref().map(|key| Hook::open(&config, Arc::clone(key)));
         let hook = hook.and_then(|hook| keep(hook, &mut problems));
-        let (Some(acl), Some(secrets), Some(tokens), Some(certificates), Some(key), Some(hook)) =
-            (acl, secrets, tokens, certificates, key, hook)
+        let (Some(acl), Some(secrets), Some(tokens), Some(certificates), Some(lists), Some(key), Some(hook)) =
+            (acl, secrets, tokens, certificates, lists, key, hook)
         else {
             return Err(OpenError { problems });
         };
+        lists.tell();
         let loaded = Loaded {
             acl: Arc::new(acl),
             secrets: Arc::new(secrets),
             tokens: Arc::new(tokens),
             certificates: Arc::new(certificates),
+            lists: Arc::new(lists),
         };
         let checker = Checker::new(Gate::new(config.workers(), config.secrets_queue_max), key);
         let loaded = ArcSwap::from_pointee(loaded);
@@ -127,7 +133,7 @@ impl Access {
         let loaded = self.0.loaded.load_full();
         for source in &self.0.config.chain {
             let verdict = match source {
-                Source::Certificate => loaded.certificates.check(&credentials),
+                Source::Certificate => loaded.certificates.check(&loaded.lists, &credentials),
                 Source::Jwt => loaded.tokens.check(&credentials),
                 Source::Secrets => self.0.checker.check(&loaded.secrets, &credentials).await,
                 Source::Http => match &self.0.hook {
@@ -167,7 +173,7 @@ impl Access {
         let loaded = self.0.loaded.load();
         match &grant.credential {
             CredentialId::Anonymous | CredentialId::Http => true,
-            CredentialId::Certificate(issued) => loaded.certificates.holds(issued),
+            CredentialId::Certificate(issued) => loaded.certificates.holds(&loaded.lists, issued),
             CredentialId::Token(key) => loaded.tokens.holds(key),
             CredentialId::Secret(line) => loaded.secrets.holds(&grant.principal.name, line),
         }
@@ -208,6 +214,10 @@ impl Access {
         }
         read |= replace(&mut loaded.tokens, Tokens::read(config), &mut problems);
         read |= replace(&mut loaded.certificates, Certificates::read(config), &mut problems);
+        // Apart from the issuers: lists that are late hold up nothing else.
+        let lists = Lists::read_again(&config.certificate_crl_file, &loaded.lists);
+        read |= replace(&mut loaded.lists, lists, &mut problems);
+        loaded.lists.tell();
         self.0.loaded.store(Arc::new(loaded));
         self.0.generation.fetch_add(1, Ordering::Release);
         for problem in &problems {

@@ -111,6 +111,9 @@ pub enum Denied {
     /// The credential was good and is revoked.
     #[error("credential revoked")]
     Revoked,
+    /// Revocation lists are set, and there is none of the certificate's issuer.
+    #[error("there is no revocation list of the certificate's issuer")]
+    NoRevocationList,
     /// The credential was good and is over.
     #[error("credential expired")]
     Expired,
@@ -143,6 +146,7 @@ impl Denied {
             Self::Token(_) => "token",
             Self::Certificate(_) => "certificate",
             Self::Revoked => "revoked",
+            Self::NoRevocationList => "no_revocation_list",
             Self::Expired => "expired",
             Self::NotYetValid => "not_yet_valid",
             Self::Refused => "refused",

@@ -207,6 +207,13 @@ impl Session {
         self.raise();
     }
 
+    /// QoS 1 and 2 messages that the client does not have; commands apart, which are kept elsewhere.
+    pub(crate) fn undelivered(&self) -> usize {
+        let sent = self.flights.iter().map(|flight| &flight.queued);
+        let promised = |queued: &&Queued| queued.qos != Qos::AtMostOnce && queued.held.message.tag.is_none();
+        self.queue.iter().chain(sent).filter(promised).count()
+    }
+
     /// Whether a message with that tag is on its way already.
     pub(crate) fn has_tag(&self, tag: u128) -> bool {
         let sent = self.flights.iter().map(|flight| &flight.queued);

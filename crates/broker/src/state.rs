@@ -191,6 +191,12 @@ impl State {
         self.cancel(number);
         let Some(mut session) = self.sessions.remove(&number) else { return };
         self.by_key.remove(&session.key);
+        let undelivered = session.undelivered();
+        if undelivered > 0 {
+            // Also those of a shared subscription: another member does not get them [MQTT-4.8.2-5].
+            metrics::counter!("fleetpulse_gateway_unsent_total", "reason" => "session_ended")
+                .increment(undelivered as u64);
+        }
         if let Some(at) = session.purge_at {
             self.due.remove(&(at, number, Due::Purge));
         }

@@ -220,6 +220,11 @@ pub enum DeliveryError {
     /// Kafka refused it.
     #[error("kafka refused the record: {0}")]
     Refused(RDKafkaErrorCode),
+    /// Kafka says that it has the record already and cannot say where. So it answers a repetition whose first attempt it has
+    /// long taken; and also the first batch for a new partition, where that was refused and the one behind it was taken. Then
+    /// the record is nowhere.
+    #[error("kafka takes the record for a repetition of one that it cannot name")]
+    Unconfirmed,
     /// The producer went away first.
     #[error("the producer stopped before the record was delivered")]
     Abandoned,
@@ -231,6 +236,7 @@ impl DeliveryError {
         match self {
             Self::Deadline => "deadline",
             Self::Refused(_) => "refused",
+            Self::Unconfirmed => "unconfirmed",
             Self::Abandoned => "abandoned",
         }
     }
@@ -275,6 +281,8 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, flight: Box<Flight>) {
         let Flight { stream, resolve, sent_at, permit } = *flight;
         let report = match result {
+            // Without an offset it is no delivery, whatever the client makes of it (it calls a duplicate sequence number a success).
+            Ok(message) if message.offset() < 0 => Err(DeliveryError::Unconfirmed),
             Ok(message) => Ok((Partition(message.partition()), Offset(message.offset()))),
             Err((error, _)) => Err(match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::MessageTimedOut) => DeliveryError::Deadline,

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use event::v1::{
-    Battery, Clock, CommandState, CommandStep, Connected, DeadLetter, DisconnectReason, Disconnected, Event,
-    Heartbeat, NodeAlive, NodeStarted, Position, Radio, RejectReason, Sim, Traffic, Usage, event::Kind,
+    Battery, Clock, CommandIssued, CommandRecord, CommandSettled, CommandState, CommandStep, Connected,
+    DeadLetter, DisconnectReason, Disconnected, Event, Heartbeat, NodeAlive, NodeStarted, Position, Radio,
+    RejectReason, Sim, Traffic, Usage, command_record, event::Kind,
 };
 use prost::Message;
 
@@ -149,6 +150,44 @@ fn dead_letter() -> DeadLetter {
         payload: b"\xffnot json"[..].into(),
         reason: RejectReason::NotJson.into(),
         detail: "detail".into(),
+    }
+}
+
+fn command_records() -> [(&'static str, CommandRecord); 2] {
+    let record = |kind| CommandRecord { kind: Some(kind) };
+    let command_id = bytes::Bytes::from_static(b"0123456789abcdef");
+    [
+        (
+            "v1-command-issued.bin",
+            record(command_record::Kind::Issued(CommandIssued {
+                command_id: command_id.clone(),
+                device_id: "scooter-1".into(),
+                name: "unlock".into(),
+                payload: b"\xff{}"[..].into(),
+                qos: 2,
+                content_type: "application/json".into(),
+                issued_at_ms: 1_767_225_600_000,
+                expires_at_ms: 1_767_225_660_000,
+                issued_by: "backend".into(),
+                origin_node_id: "gateway-1".into(),
+            })),
+        ),
+        (
+            "v1-command-settled.bin",
+            record(command_record::Kind::Settled(CommandSettled {
+                command_id,
+                device_id: "scooter-1".into(),
+                outcome: CommandStep::Refused.into(),
+                node_id: "gateway-2".into(),
+            })),
+        ),
+    ]
+}
+
+#[test]
+fn the_released_records_of_the_commands_topic_still_mean_what_they_meant() {
+    for (name, record) in command_records() {
+        assert_eq!(CommandRecord::decode(&golden(name)[..]), Ok(record), "{name}");
     }
 }
 

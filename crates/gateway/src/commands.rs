@@ -66,9 +66,9 @@ pub(crate) fn sent(tag: u128, session: &Session, downlink: &Downlink) {
     }
 }
 
-/// The device answered to a command.
+/// The device answered to a command, in its time or after it.
 pub(crate) fn answered(tag: u128, code: u8, session: &Session, downlink: &Downlink) {
-    if let Some(command) = downlink.waiting(id(tag)) {
+    if let Some(command) = downlink.answerable(id(tag)) {
         downlink.delivered(&command, session.id, code);
     }
 }

@@ -11,6 +11,7 @@
 //! - A command is handed out only after this node has heard all that was said before it started: what was settled meanwhile is
 //!   not delivered again.
 //! - What waits is bounded ([`Config::pending_max`] and its neighbours), and refused by name.
+//! - An answer that comes after the end of its command is recorded all the same, for an hour, by the node that sent it.
 //! - Each step is an event on the events topic. Those of a node whose window is full are counted and lost; the command is not.
 //!
 //! # Order
@@ -268,9 +269,15 @@ impl Downlink {
         self.pending().get(id).cloned()
     }
 
+    /// A command that a device may answer to: it waits, or it went out and its time was over before the answer.
+    pub fn answerable(&self, id: CommandId) -> Option<Arc<IssuedCommand>> {
+        self.pending().answerable(id).cloned()
+    }
+
     /// The command went out to the device. With QoS 0 that is all that will be heard of it.
     pub fn sent(&self, command: &Arc<IssuedCommand>, session_id: SessionId) {
         let settles = command.qos == 0;
+        self.pending().sent(command.id);
         self.tell(command, CommandStep::Sent, settles, Some(session_id), 0, crate::now());
     }
 
@@ -454,8 +461,12 @@ impl Worker {
     /// been settled: it is not told, and whoever reads the history sees its time.
     fn look(&self) {
         let over = self.downlink.pending().expire(crate::now());
+        for _ in over.iter().filter(|over| over.unheard) {
+            lost("late_max");
+        }
         if self.downlink.inner.caught_up.load(Ordering::Acquire) {
-            for command in over.iter().filter(|command| command.origin == self.downlink.inner.node_id) {
+            let over = over.iter().map(|over| &over.command);
+            for command in over.filter(|command| command.origin == self.downlink.inner.node_id) {
                 self.downlink.tell(command, CommandStep::Expired, false, None, 0, command.expires_at);
             }
         }

@@ -65,7 +65,10 @@ async fn read_again(tls: Arc<Tls>) {
         Ok(Ok(())) => "read",
         Ok(Err(error)) => {
             let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "certificates were not read again: what was read before holds");
+            tracing::error!(
+                error,
+                "certificates could not all be read again: what was read before holds for them"
+            );
             "failed"
         }
         // The runtime is stopping.
@@ -73,7 +76,9 @@ async fn read_again(tls: Arc<Tls>) {
     };
     metrics::counter!("fleetpulse_gateway_reloads_total", "what" => "certificates", "outcome" => outcome)
         .increment(1);
-    tracing::info!(outcome, "certificates read again");
+    if outcome == "read" {
+        tracing::info!("certificates read again");
+    }
 }
 
 async fn hung_up(signal: Option<&mut Signal>) {

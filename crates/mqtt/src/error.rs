@@ -43,8 +43,8 @@ pub enum DecodeError {
     /// A topic alias of zero.
     #[error("topic alias 0")]
     TopicAlias,
-    /// A payload that says it is text and is not.
-    #[error("the payload says it is UTF-8 and is not")]
+    /// A will whose payload says it is text and is not.
+    #[error("the will says it is UTF-8 and is not")]
     PayloadFormat,
 }
 

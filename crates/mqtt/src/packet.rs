@@ -55,6 +55,14 @@ pub struct Publish<'a> {
     pub properties: ForwardedProperties<'a>,
 }
 
+impl Publish<'_> {
+    /// Whether the payload is UTF-8 where the sender says so. If not, the receiver may answer with
+    /// [`reason::PAYLOAD_FORMAT_INVALID`] (MQTT 5, 3.3.2.3.2); the packet itself is well formed.
+    pub fn payload_is_as_said(&self) -> bool {
+        !self.properties.payload_is_utf8() || str::from_utf8(self.payload).is_ok()
+    }
+}
+
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AckIn {
@@ -200,13 +208,9 @@ fn publish<'a>(frame: &Frame<'a>, version: Version) -> Result<Publish<'a>, Decod
             return Err(DecodeError::Protocol("neither topic nor alias"));
         }
     }
-    let payload = reader.rest();
-    if properties.payload_is_text && str::from_utf8(payload).is_err() {
-        return Err(DecodeError::PayloadFormat);
-    }
     Ok(Publish {
         topic,
-        payload,
+        payload: reader.rest(),
         qos,
         packet_id,
         retain,

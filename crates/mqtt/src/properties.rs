@@ -260,7 +260,7 @@ impl<'a> ForwardedProperties<'a> {
         Reader::new(self.find(id::CONTENT_TYPE)?).text("content type").ok()
     }
 
-    /// Whether the sender says that the payload is UTF-8; then it is.
+    /// Whether the sender says that the payload is UTF-8; see [`Publish::payload_is_as_said`](crate::Publish::payload_is_as_said).
     pub fn payload_is_utf8(&self) -> bool {
         self.find(id::PAYLOAD_FORMAT) == Some(&[1])
     }

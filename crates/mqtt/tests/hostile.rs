@@ -52,7 +52,8 @@ fn check_connect(connect: &mqtt::Connect<'_>) {
     assert!(connect.version.is_v5() || connect.username.is_some() || connect.password.is_none());
     if let Some(will) = connect.will {
         assert!(topic::is_valid_name(will.topic));
-        check_forwarded(&will.properties, will.payload);
+        assert!(!will.properties.payload_is_utf8() || str::from_utf8(will.payload).is_ok());
+        check_forwarded(&will.properties);
     }
 }
 
@@ -63,7 +64,9 @@ fn check(packet: &Packet<'_>, frame: &Frame<'_>, version: Version) {
             assert!(!publish.dup || publish.qos > Qos::AtMostOnce);
             assert!(topic::is_valid_name(publish.topic) || publish.topic.is_empty());
             assert!(!publish.topic.is_empty() || publish.topic_alias.is_some());
-            check_forwarded(&publish.properties, publish.payload);
+            let said = publish.properties.payload_is_utf8();
+            assert_eq!(publish.payload_is_as_said(), !said || str::from_utf8(publish.payload).is_ok());
+            check_forwarded(&publish.properties);
             check_passed_on(publish, frame, version);
         }
         Packet::Subscribe(subscribe) => {
@@ -83,8 +86,7 @@ fn check(packet: &Packet<'_>, frame: &Frame<'_>, version: Version) {
     }
 }
 
-fn check_forwarded(forwarded: &ForwardedProperties<'_>, payload: &[u8]) {
-    assert!(!forwarded.payload_is_utf8() || str::from_utf8(payload).is_ok());
+fn check_forwarded(forwarded: &ForwardedProperties<'_>) {
     assert!(forwarded.response_topic().is_none_or(topic::is_valid_name));
     let bytes = forwarded.to_bytes();
     let again = ForwardedProperties::from_bytes(&bytes).expect("what is passed on");

@@ -40,6 +40,10 @@ impl Ca {
     }
 
     fn list(&self, serials: &[u64]) -> rcgen::CertificateRevocationList {
+        self.list_until(2046, serials)
+    }
+
+    fn list_until(&self, year: i32, serials: &[u64]) -> rcgen::CertificateRevocationList {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2026, 1, 1),
@@ -47,8 +51,8 @@ impl Ca {
             invalidity_date: None,
         };
         let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2026, 1, 1),
-            next_update: date_time_ymd(2046, 1, 1),
+            this_update: date_time_ymd(2016, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),
@@ -67,10 +71,14 @@ fn file(name: &str, content: &[u8]) -> String {
 }
 
 fn check(certificates: &Certificates, der: &[u8]) -> Result<Found, Denied> {
+    checked(certificates, &Lists::default(), der)
+}
+
+fn checked(certificates: &Certificates, lists: &Lists, der: &[u8]) -> Result<Found, Denied> {
     let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let certificate = Some(der);
     let login = Credentials { client_id: "", username: None, password: None, certificate, peer };
-    certificates.check(&login).expect("mine")
+    certificates.check(lists, &login).expect("mine")
 }
 
 fn issued(found: &Found) -> Arc<Issued> {
@@ -138,14 +146,78 @@ fn a_revoked_certificate_is_found_in_pem_and_der() {
     // The other authority gave the same number to somebody else.
     let both = [other.list(&[1]).pem().expect("pem"), ca.list(&[200]).pem().expect("pem")].concat();
     for (name, content) in [("crl.pem", both.into_bytes()), ("crl.der", ca.list(&[200]).der().to_vec())] {
-        let config = Config { certificate_crl_file: file(name, &content), ..Config::default() };
-        let after = Certificates::read(&config).expect("a list");
-        assert!(after.holds(&good_id) && !after.holds(&bad_id), "{name}");
-        assert_eq!(check(&after, &bad).map(drop), Err(Denied::Revoked));
-        assert!(check(&after, &good).is_ok());
+        let lists = Lists::read(&file(name, &content)).expect("a list");
+        assert!(before.holds(&lists, &good_id) && !before.holds(&lists, &bad_id), "{name}");
+        assert_eq!(checked(&before, &lists, &bad).map(drop), Err(Denied::Revoked));
+        assert!(checked(&before, &lists, &good).is_ok());
+        assert_eq!(revocation_lists(&file(name, &content)).map(|lists| !lists.is_empty()), Ok(true));
     }
-    let junk = Config { certificate_crl_file: file("junk", b"junk"), ..Config::default() };
-    assert!(Certificates::read(&junk).is_err());
+    let (lists, stranger) =
+        (Lists::read(&file("own.der", ca.list(&[]).der())).expect("a list"), other.named(1, "d"));
+    assert_eq!(checked(&before, &lists, &stranger).map(drop), Err(Denied::NoRevocationList));
+    assert!(check(&before, &stranger).is_ok(), "nobody asked for lists");
+}
+
+#[test]
+fn lists_that_are_missing_or_over_are_a_mistake_and_never_mean_that_nothing_is_revoked() {
+    let ca = ca("fleet ca");
+    let over = ca.list_until(2020, &[1]);
+    let certificate = &ca.pem;
+    let half = ca.list(&[1]).pem().expect("pem").replace("-----END", "");
+    for (name, content, why) in [
+        ("empty", &b""[..], "no revocation list"),
+        ("junk", b"junk", "no revocation list"),
+        ("over.der", over.der(), "CN=fleet ca is over since"),
+        ("over.pem", over.pem().expect("pem").as_bytes(), "is over since"),
+        ("certificate.pem", certificate.as_bytes(), "no revocation list"),
+        ("half.pem", half.as_bytes(), "no PEM"),
+    ] {
+        let path = file(name, content);
+        let problems = Lists::read(&path).expect_err(name);
+        assert!(problems[0].message.contains(why), "{name}: {problems:?}");
+        assert_eq!(revocation_lists(&path).expect_err(name).problems, problems);
+    }
+    assert!(Lists::read("/nowhere/crl.pem").is_err() && revocation_lists("/nowhere/crl.pem").is_err());
+}
+
+#[test]
+fn an_issuer_that_had_a_list_keeps_it_until_the_file_has_another() {
+    let (ca, other) = (ca("fleet ca"), ca("other ca"));
+    let pem = |ca: &Ca, serials: &[u64]| ca.list(serials).pem().expect("pem");
+    let path = file("again.pem", [pem(&ca, &[1]), pem(&other, &[])].concat().as_bytes());
+    let before = Lists::read(&path).expect("lists");
+    file("again.pem", pem(&ca, &[1, 2]).as_bytes());
+    let problems = Lists::read_again(&path, &before).expect_err("one is missing");
+    assert!(problems[0].message.contains("1 issuers"), "{problems:?}");
+    file("again.pem", [pem(&ca, &[2]), pem(&other, &[])].concat().as_bytes());
+    let after = Lists::read_again(&path, &before).expect("both");
+    let certificates = Certificates::read(&Config::default()).expect("no files");
+    assert!(checked(&certificates, &before, &ca.named(2, "d2")).is_ok());
+    assert_eq!(checked(&certificates, &after, &ca.named(2, "d2")).map(drop), Err(Denied::Revoked));
+}
+
+#[tokio::test]
+async fn lists_that_are_late_do_not_keep_an_issuer_in() {
+    let (ca, other) = (ca("fleet ca"), ca("other ca"));
+    let lists = [ca.list(&[2]), other.list(&[])].map(|list| list.pem().expect("pem")).concat();
+    let config = Config {
+        chain: vec![crate::Source::Certificate],
+        certificate_issuers_file: file("late-issuers.pem", [&*ca.pem, &other.pem].concat().as_bytes()),
+        certificate_crl_file: file("late-lists.pem", lists.as_bytes()),
+        ..Config::default()
+    };
+    let access = crate::Access::open(config).expect("good files");
+    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let login =
+        |der| Credentials { client_id: "", username: None, password: None, certificate: Some(der), peer };
+    let (own, gone, revoked) = (ca.named(1, "d1"), other.named(1, "d3"), ca.named(2, "d2"));
+    let own = access.authenticate(login(&own)).await.expect("good");
+    let gone = access.authenticate(login(&gone)).await.expect("good");
+    file("late-issuers.pem", ca.pem.as_bytes());
+    file("late-lists.pem", ca.list_until(2020, &[]).pem().expect("pem").as_bytes());
+    assert!(access.read_again(), "the issuers were read");
+    assert!(access.still_valid(&own) && !access.still_valid(&gone));
+    assert_eq!(access.authenticate(login(&revoked)).await.map(drop), Err(Denied::Revoked));
 }
 
 #[test]
@@ -157,9 +229,9 @@ fn an_issuer_that_is_gone_or_has_a_new_key_is_found() {
     };
     let both = read("both", &[&other.pem, &ca.pem]);
     let found = check(&both, &ca.named(1, "d1")).expect("good");
-    assert!(both.holds(&issued(&found)));
-    assert!(!read("other", &[&other.pem]).holds(&issued(&found)));
-    assert!(!read("renewed", &[&renewed.pem]).holds(&issued(&found)));
+    assert!(both.holds(&Lists::default(), &issued(&found)));
+    assert!(!read("other", &[&other.pem]).holds(&Lists::default(), &issued(&found)));
+    assert!(!read("renewed", &[&renewed.pem]).holds(&Lists::default(), &issued(&found)));
     let none = Config { certificate_issuers_file: file("none", b"\n"), ..Config::default() };
     assert!(Certificates::read(&none).is_err());
 }

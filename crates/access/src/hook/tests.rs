@@ -3,10 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
@@ -25,6 +28,14 @@ impl Drop for Service {
 
 /// Answers with what `says` makes of the question and its number; `None`: never.
 async fn service(says: impl Fn(u32, Value) -> Option<(u16, Value)> + Send + Sync + 'static) -> Service {
+    serve(None, says).await
+}
+
+/// The same over TLS, where there is an acceptor.
+async fn serve(
+    tls: Option<TlsAcceptor>,
+    says: impl Fn(u32, Value) -> Option<(u16, Value)> + Send + Sync + 'static,
+) -> Service {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let asked = Arc::new(AtomicU32::new(0));
@@ -33,15 +44,20 @@ async fn service(says: impl Fn(u32, Value) -> Option<(u16, Value)> + Send + Sync
     let task = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
-            let (says, counted) = (Arc::clone(&says), Arc::clone(&counted));
-            connections.spawn(async move { answer_one(stream, &*says, &counted).await });
+            let (says, counted, tls) = (Arc::clone(&says), Arc::clone(&counted), tls.clone());
+            connections.spawn(async move {
+                match tls {
+                    None => answer_one(stream, &*says, &counted).await,
+                    Some(tls) => answer_one(tls.accept(stream).await.ok()?, &*says, &counted).await,
+                }
+            });
         }
     });
     Service { address, asked, task }
 }
 
 async fn answer_one(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     says: &(impl Fn(u32, Value) -> Option<(u16, Value)> + Sync),
     asked: &AtomicU32,
 ) -> Option<()> {
@@ -68,7 +84,8 @@ async fn answer_one(
                 "HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
                 answer.len()
             );
-            stream.write_all((head + &answer).as_bytes()).await.ok()
+            stream.write_all((head + &answer).as_bytes()).await.ok()?;
+            stream.shutdown().await.ok()
         }
     }
 }
@@ -194,4 +211,59 @@ async fn a_password_that_is_no_text_is_not_asked_about() {
         Credentials { client_id: "d", username: None, password: Some(&[0xff]), certificate: None, peer };
     assert_eq!(hook.check(&login).await.expect("its own").map(drop), Err(Denied::WrongSecret));
     assert_eq!(service.asked.load(Ordering::SeqCst), 0);
+}
+
+/// An authority in PEM, and what accepts TLS for `name` with a certificate of it.
+fn tls_for(name: &str) -> (String, TlsAcceptor) {
+    let (key, mut params) = (KeyPair::generate().expect("keys"), CertificateParams::default());
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&key).expect("a certificate").pem();
+    let (issuer, key) = (Issuer::new(params, key), KeyPair::generate().expect("keys"));
+    let own = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+    let own = own.signed_by(&key, &issuer).expect("a certificate").der().clone();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![own], key);
+    (authority, TlsAcceptor::from(Arc::new(config.expect("a pair"))))
+}
+
+fn file(name: &str, content: &str) -> String {
+    let folder = std::env::temp_dir().join(format!("fleetpulse-hook-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join(name);
+    std::fs::write(&path, content).expect("a file");
+    path.display().to_string()
+}
+
+#[tokio::test]
+async fn over_https_only_a_service_whose_authority_is_known_is_asked() {
+    let ((authority, tls), (foreign, _)) = (tls_for("localhost"), tls_for("localhost"));
+    let (other_authority, other_tls) = tls_for("elsewhere");
+    let allow = |_, _| Some((200, json!({"result": "allow"})));
+    let (known, misnamed) = (serve(Some(tls), allow).await, serve(Some(other_tls), allow).await);
+    let hook_of = |service: &Service, name: &str, authority: &str| {
+        let (url, ca) =
+            (format!("https://localhost:{}/login", service.address.port()), file(name, authority));
+        hook(service, |config| (config.http_url, config.http_ca_file) = (url, ca))
+    };
+    let good = hook_of(&known, "known.pem", &authority);
+    assert_eq!(&*ask(&good, "d1", "x").await.expect("its own").expect("allowed").name, "d1");
+    // The password of a device never reaches one that is not who it should be.
+    for hook in
+        [hook_of(&known, "foreign.pem", &foreign), hook_of(&misnamed, "misnamed.pem", &other_authority)]
+    {
+        assert_eq!(ask(&hook, "d1", "x").await.expect("its own").map(drop), Err(Denied::Unavailable));
+    }
+    assert_eq!((known.asked.load(Ordering::SeqCst), misnamed.asked.load(Ordering::SeqCst)), (1, 0));
+    let key = || Arc::new(Key::draw().expect("random"));
+    let url = format!("https://{}/", known.address);
+    let junk = Config { http_url: url, http_ca_file: file("junk.pem", "junk"), ..Config::default() };
+    let problems = Hook::open(&junk, key()).map(drop).expect_err("no authority");
+    assert!(
+        problems[0].path.ends_with("junk.pem") && problems[0].message.contains("authorities"),
+        "{problems:?}"
+    );
 }

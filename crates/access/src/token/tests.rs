@@ -3,6 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -56,8 +59,25 @@ fn es256(id: &str) -> (EncodingKey, Value) {
     (EncodingKey::from_ec_der(&pair.serialize_der()), public)
 }
 
+/// A pair of RSA keys of 2,048 bits.
+fn rs256(id: &str) -> (EncodingKey, Value) {
+    let pair = KeyPair::generate(KeySize::Rsa2048).expect("keys");
+    // Its public key is a sequence of modulus and exponent: after headers of 9 and 2 bytes.
+    let public = pair.public_key().as_ref();
+    let part = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&public[range]);
+    let public = json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": id,
+        "n": part(9..265), "e": part(267..270)});
+    // What stands within PKCS #8, behind 26 bytes that say what it is.
+    let private = AsDer::<Pkcs8V1Der<'_>>::as_der(&pair).expect("DER");
+    (EncodingKey::from_rsa_der(&private.as_ref()[26..]), public)
+}
+
 fn signed(key: &EncodingKey, id: &str) -> String {
-    let header = Header { kid: Some(id.to_owned()), ..Header::new(Algorithm::ES256) };
+    signed_with(Algorithm::ES256, key, id)
+}
+
+fn signed_with(algorithm: Algorithm, key: &EncodingKey, id: &str) -> String {
+    let header = Header { kid: Some(id.to_owned()), ..Header::new(algorithm) };
     encode(&header, &json!({"sub": "d1", "exp": now() + 60}), key).expect("a token")
 }
 
@@ -143,6 +163,35 @@ fn the_key_decides_the_algorithm_and_never_the_token() {
     assert_eq!(denied(&tokens, &altered), Denied::Token("its signature is wrong"));
     assert_eq!(denied(&tokens, &signed(&key, "k2")), Denied::Token("no key fits its algorithm and key id"));
     assert_eq!(denied(&tokens, &format!("eyJ{}.a.b", "a".repeat(20_000))), Denied::Token("it is too long"));
+}
+
+#[test]
+fn a_token_of_an_rsa_key_is_good_for_rs256_and_for_nothing_else() {
+    let ((ours, public), (theirs, _), (ec, ec_public)) = (rs256("r1"), rs256("r1"), es256("e1"));
+    let set = json!({"keys": [public, ec_public]}).to_string();
+    let config = Config { jwt_jwks_file: file("rsa", set.as_bytes()), ..Config::default() };
+    let tokens = Tokens::read(&config).expect("keys");
+    let found = check(&tokens, &signed_with(Algorithm::RS256, &ours, "r1")).expect("mine").expect("good");
+    assert_eq!((found.kind, &*found.name), (Kind::Device, "d1"));
+    assert!(check(&tokens, &signed(&ec, "e1")).expect("mine").is_ok(), "both kinds of keys in one set");
+    let wrong = Denied::Token("its signature is wrong");
+    assert_eq!(denied(&tokens, &signed_with(Algorithm::RS256, &theirs, "r1")), wrong, "the key id is no key");
+    let no_key = Denied::Token("no key fits its algorithm and key id");
+    for algorithm in [Algorithm::RS384, Algorithm::RS512, Algorithm::PS256] {
+        assert!(
+            matches!(denied(&tokens, &signed_with(algorithm, &ours, "r1")), Denied::Token(_)),
+            "{algorithm:?}"
+        );
+    }
+    assert_eq!(denied(&tokens, &signed_with(Algorithm::RS256, &ours, "e1")), no_key, "a key of another kind");
+    // The public key is no secret of an HMAC.
+    let modulus = URL_SAFE_NO_PAD.decode(public["n"].as_str().expect("n")).expect("base64");
+    let header = Header { kid: Some("r1".into()), ..Header::new(Algorithm::HS256) };
+    let claims = json!({"sub": "d1", "exp": now() + 60});
+    for secret in [&modulus, &set.into_bytes()] {
+        let token = encode(&header, &claims, &EncodingKey::from_secret(secret)).expect("a token");
+        assert!(matches!(denied(&tokens, &token), Denied::Token(_)));
+    }
 }
 
 #[test]

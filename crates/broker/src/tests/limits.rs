@@ -264,3 +264,26 @@ proptest! {
         prop_assert!(broker.is_empty() && !broker.has_subscribers());
     }
 }
+
+#[test]
+fn what_an_ending_session_leaves_behind_is_what_was_promised_and_not_answered() {
+    let broker = broker();
+    let mut a = broker.attach("a", Attach { receive_max: 1, ..attach(true, Expiry::AtEnd) }).expect("room").0;
+    a.subscribe("x", OPTIONS, None).expect("room");
+    let left =
+        || broker.with(|state| state.sessions.values().map(|session| session.undelivered()).sum::<usize>());
+    broker.publish(message("x", "nothing was promised", Qos::AtMostOnce), None);
+    broker.publish(
+        Message { tag: Some(1), ..message("x", "a command, kept elsewhere", Qos::AtLeastOnce) },
+        None,
+    );
+    assert_eq!(left(), Some(0));
+    assert_eq!(payloads(&mut a).len(), 2);
+    a.puback(PacketId::MIN);
+    broker.publish(message("x", "sent", Qos::ExactlyOnce), None);
+    broker.publish(message("x", "waits", Qos::AtLeastOnce), None);
+    let id = next(&mut a).expect("a message").2.expect("an id");
+    assert_eq!(left(), Some(2));
+    a.pubrec(id, true);
+    assert_eq!(left(), Some(1), "the client has what it answered with PUBREC");
+}

@@ -47,6 +47,12 @@ where
         if !self.shared.access.allows(&self.session.grant.principal, Asking::Publish, topic) {
             return self.refuse(topic, asked);
         }
+        if !publish.payload_is_as_said() {
+            let code = reason::PAYLOAD_FORMAT_INVALID;
+            let ended =
+                End::told(Reason::ProtocolError, code).because("a payload that says it is UTF-8 and is not");
+            return self.turn_away(asked, ended, code);
+        }
         match commands::target(topic) {
             Some(target) => self.take_command(publish, &target, bytes, asked),
             None => self.take_message(publish, topic, bytes, asked),
@@ -85,7 +91,8 @@ where
             return self.refuse(topic, asked);
         }
         let record = self.telemetry.record(publish.payload, topic, &self.session, self.shared);
-        if publish.retain || self.shared.broker.has_subscribers() {
+        // One whose payload is not what it says becomes a dead letter, and nobody else hears it.
+        if (publish.retain || self.shared.broker.has_subscribers()) && publish.payload_is_as_said() {
             self.route(publish, topic);
         }
         self.admit(record, asked)

@@ -3,12 +3,19 @@
 //! Pure: no clock, no I/O. Every node has all of them, as any may have the device next. Bounded in commands per device, in
 //! commands and in bytes; what other nodes took in at the same moment may go over the bound by as much again and no further.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use event::{DeviceId, Millis};
 
 use super::command::{CommandId, IssuedCommand};
+
+/// How long an answer is waited for after the end of a command that went out, milliseconds: an hour, in which a device that lost
+/// its radio link comes back to its session.
+const LATE_MS: i64 = 3_600_000;
+/// For how many commands that went out and are over an answer is waited for: some 6 MB, as their payloads are not kept.
+const LATE_MAX: usize = 10_000;
 
 /// How much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,11 +75,33 @@ pub(crate) struct Pending {
     devices: HashMap<CommandId, DeviceId>,
     by_end: BTreeSet<(Millis, CommandId)>,
     bytes: usize,
+    /// Of those that wait, which went out from this node.
+    sent: HashSet<CommandId>,
+    /// Went out from this node and are over, without their payloads.
+    late: HashMap<CommandId, Arc<IssuedCommand>>,
+    late_until: VecDeque<(Millis, CommandId)>,
+}
+
+/// A command whose time is over.
+#[derive(Debug)]
+pub(crate) struct Over {
+    pub(crate) command: Arc<IssuedCommand>,
+    /// It went out, and there is no room to wait for its answer.
+    pub(crate) unheard: bool,
 }
 
 impl Pending {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, by_device: HashMap::new(), devices: HashMap::new(), by_end: BTreeSet::new(), bytes: 0 }
+        Self {
+            limits,
+            by_device: HashMap::new(),
+            devices: HashMap::new(),
+            by_end: BTreeSet::new(),
+            bytes: 0,
+            sent: HashSet::new(),
+            late: HashMap::new(),
+            late_until: VecDeque::new(),
+        }
     }
 
     /// Whether another command of `bytes` for a device may be taken in.
@@ -103,6 +132,8 @@ impl Pending {
 
     /// Forgets a command that needs nobody any more.
     pub(crate) fn settle(&mut self, id: CommandId) -> Option<Arc<IssuedCommand>> {
+        self.sent.remove(&id);
+        self.late.remove(&id);
         let device = self.devices.remove(&id)?;
         let waiting = self.by_device.get_mut(&device)?;
         let place = waiting.iter().position(|command| command.id == id)?;
@@ -115,17 +146,50 @@ impl Pending {
         Some(command)
     }
 
-    /// Forgets every command whose time is over.
-    pub(crate) fn expire(&mut self, now: Millis) -> Vec<Arc<IssuedCommand>> {
+    /// The command went out from this node: its answer is of interest even after its end.
+    pub(crate) fn sent(&mut self, id: CommandId) {
+        if self.devices.contains_key(&id) {
+            self.sent.insert(id);
+        }
+    }
+
+    /// Forgets every command whose time is over, but for the answers that may still come.
+    pub(crate) fn expire(&mut self, now: Millis) -> Vec<Over> {
+        while let Some(&(until, id)) = self.late_until.front()
+            && until <= now
+        {
+            self.late_until.pop_front();
+            self.late.remove(&id);
+        }
         let mut over = Vec::new();
         while let Some(&(end, id)) = self.by_end.first() {
             if end > now {
                 break;
             }
             self.by_end.pop_first();
-            over.extend(self.settle(id));
+            let sent = self.sent.contains(&id);
+            let Some(command) = self.settle(id) else { continue };
+            let unheard = sent && !self.wait_for_answer(&command, now);
+            over.push(Over { command, unheard });
         }
         over
+    }
+
+    /// Whether there is room for that.
+    fn wait_for_answer(&mut self, command: &IssuedCommand, now: Millis) -> bool {
+        // One that was answered late stands in the order until its time: the order bounds both.
+        if self.late_until.len() >= LATE_MAX {
+            return false;
+        }
+        let kept = IssuedCommand { payload: Bytes::new(), ..command.clone() };
+        self.late.insert(kept.id, Arc::new(kept));
+        self.late_until.push_back((Millis(now.0.saturating_add(LATE_MS)), command.id));
+        true
+    }
+
+    /// A command that an answer may be of: it waits, or it went out and is over.
+    pub(crate) fn answerable(&self, id: CommandId) -> Option<&Arc<IssuedCommand>> {
+        self.get(id).or_else(|| self.late.get(&id))
     }
 
     /// What waits for a device, in the order in which it was heard of.
@@ -253,6 +317,45 @@ mod tests {
                 prop_assert_eq!(found, ids);
             }
         }
+    }
+
+    #[test]
+    fn an_answer_is_waited_for_after_the_end_of_what_went_out_and_not_for_ever() {
+        let mut pending = Pending::new(limits());
+        let [went_out, stayed, answered] = ["a", "b", "c"].map(|device| for_tests(device, 10));
+        for command in [&went_out, &stayed, &answered] {
+            pending.enter(command.clone(), Millis(0));
+        }
+        pending.sent(went_out.id);
+        pending.sent(answered.id);
+        pending.settle(answered.id);
+        assert_eq!(pending.expire(Millis(10)).iter().filter(|over| !over.unheard).count(), 2);
+        assert!(pending.answerable(stayed.id).is_none() && pending.answerable(answered.id).is_none());
+        let late = pending.answerable(went_out.id).expect("it went out").clone();
+        assert_eq!((late.id, late.payload.len()), (went_out.id, 0));
+        assert!(
+            pending.get(went_out.id).is_none() && pending.size() == (0, 0),
+            "it does not wait for its device"
+        );
+        pending.expire(Millis(9 + LATE_MS));
+        assert!(pending.answerable(went_out.id).is_some());
+        pending.expire(Millis(10 + LATE_MS));
+        assert!(pending.answerable(went_out.id).is_none() && pending.late_until.is_empty());
+    }
+
+    #[test]
+    fn what_is_waited_for_after_the_end_is_bounded() {
+        let wide = Limits { per_device: 2 * LATE_MAX, commands: 2 * LATE_MAX, bytes: usize::MAX / 2 };
+        let mut pending = Pending::new(wide);
+        for _ in 0..=LATE_MAX {
+            let command = for_tests("a", 10);
+            pending.sent(command.id);
+            pending.enter(command.clone(), Millis(0));
+            pending.sent(command.id);
+        }
+        let over = pending.expire(Millis(10));
+        assert_eq!(over.iter().filter(|over| over.unheard).count(), 1);
+        assert!(pending.late.len() == LATE_MAX && pending.sent.is_empty());
     }
 
     #[test]

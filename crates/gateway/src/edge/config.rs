@@ -22,7 +22,8 @@ pub struct Config {
     pub tls_key_file: String,
     /// Certificates of the authorities that sign clients' certificates, PEM. Needed where these are asked for.
     pub tls_client_ca_file: String,
-    /// Lists of revoked client certificates, PEM. Default empty: none is revoked.
+    /// Lists of revoked client certificates, PEM or DER; one that is past its next update is refused at the start. Default
+    /// empty: none is revoked.
     pub tls_client_crl_file: String,
     /// Whether clients show certificates: `off`, `optional` or `required`. Default `off`.
     pub tls_client_certificates: ClientCertificates,

@@ -136,6 +136,10 @@ impl Authority {
     }
 
     fn revoke(&self, serials: &[u64]) {
+        self.revoke_until(2100, serials);
+    }
+
+    fn revoke_until(&self, year: i32, serials: &[u64]) {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -143,8 +147,8 @@ impl Authority {
             invalidity_date: None,
         });
         let list = CertificateRevocationListParams {
-            this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2100, 1, 1),
+            this_update: date_time_ymd(2014, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1_u64),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -272,6 +276,44 @@ async fn a_revoked_certificate_is_refused_after_a_reload_also_with_a_ticket() {
         assert!(shake(&returning, &mut edge).await.is_err(), "{version:?}");
         assert!(shake(&fresh, &mut edge).await.is_err(), "{version:?}");
     }
+    assert!(!edge.stop().await);
+}
+
+#[tokio::test]
+async fn lists_that_are_late_hold_and_hold_nothing_else_up() {
+    let authority = Authority::new();
+    let config = authority.config(ClientCertificates::Required);
+    authority.revoke_until(2020, &[]);
+    let refused = Tls::open(&config).expect_err("over at the start");
+    assert!(
+        matches!(&refused, TlsError::Lists(lists) if lists.to_string().contains("is over since")),
+        "{refused:?}"
+    );
+    authority.write("revoked.pem", "");
+    assert!(Tls::open(&config).is_err(), "an empty file is no list");
+
+    authority.revoke(&[DEVICE_SERIAL]);
+    let mut edge = Running::open(&config);
+    let tls = edge.tls.clone().expect("tls");
+    let device = authority.client(true, &rustls::version::TLS13);
+    authority.revoke_until(2020, &[]);
+    // The server gets a new certificate meanwhile, of an authority that our client does not know.
+    let other = Authority::new();
+    for name in ["server.pem", "server.key"] {
+        std::fs::copy(other.folder.join(name), authority.folder.join(name)).expect("a file");
+    }
+    assert!(matches!(tls.reload(), Err(TlsError::Lists(_))));
+    assert!(shake(&device, &mut edge).await.is_err());
+    let mut roots = RootCertStore::empty();
+    roots.add(other.root.clone()).expect("a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.expect("versions").with_root_certificates(roots);
+    let (certificate, key) = &authority.device;
+    let own = builder.with_client_auth_cert(vec![certificate.clone()], key.clone_key()).expect("a pair");
+    let knowing = TlsConnector::from(Arc::new(own));
+    let refused = shake(&knowing, &mut edge).await.map(drop).expect_err("revoked as before");
+    assert!(refused.to_string().contains("CertificateRevoked"), "{refused}");
     assert!(!edge.stop().await);
 }
 

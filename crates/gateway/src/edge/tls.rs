@@ -1,7 +1,7 @@
 //! TLS: the server's certificate, clients' certificates, and both read again while connections stand.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs;
@@ -21,7 +21,11 @@ const SESSIONS_MAX: usize = 4_096;
 pub(crate) struct Tls {
     config: Config,
     current: ArcSwap<ServerConfig>,
+    /// As they were last read without a mistake.
+    lists: Mutex<Lists>,
 }
+
+type Lists = Vec<CertificateRevocationListDer<'static>>;
 
 /// Why the TLS settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,9 @@ pub enum TlsError {
     /// Certificate and key do not fit, or an authority's certificate is not one.
     #[error("the certificates cannot be used (settings `listen.tls_*`)")]
     Unusable(#[from] rustls::Error),
+    /// The revocation lists are of no use; at the start that is the end, later those read before hold.
+    #[error("setting `listen.tls_client_crl_file`")]
+    Lists(#[from] access::ListsError),
     /// The clients' certificates cannot be checked.
     #[error("client certificates cannot be checked (settings `listen.tls_client_*`)")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
@@ -56,14 +63,22 @@ pub enum TlsError {
 impl Tls {
     /// Reads the files.
     pub(crate) fn open(config: &Config) -> Result<Self, TlsError> {
-        let current = ArcSwap::from(server_config(config)?);
-        Ok(Self { config: config.clone(), current })
+        let lists = lists(config)?;
+        let current = ArcSwap::from(server_config(config, lists.clone())?);
+        Ok(Self { config: config.clone(), current, lists: Mutex::new(lists) })
     }
 
-    /// Reads the files again; connections that stand go on as they are. With an error the old ones stay in force.
+    /// Reads the files again; connections that stand go on as they are. With an error the old ones stay in force; revocation
+    /// lists that are late do not hold up a new certificate.
     pub(crate) fn reload(&self) -> Result<(), TlsError> {
-        self.current.store(server_config(&self.config)?);
-        Ok(())
+        let mut good = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        let (lists, mistake) = match lists(&self.config) {
+            Ok(lists) => (lists, None),
+            Err(mistake) => (good.clone(), Some(mistake)),
+        };
+        self.current.store(server_config(&self.config, lists.clone())?);
+        *good = lists;
+        mistake.map_or(Ok(()), Err)
     }
 
     /// The files that are read.
@@ -79,7 +94,7 @@ impl Tls {
     }
 }
 
-fn server_config(config: &Config) -> Result<Arc<ServerConfig>, TlsError> {
+fn server_config(config: &Config, lists: Lists) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let versions: &[_] = match config.tls_version_min {
         TlsVersion::V12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -93,12 +108,13 @@ fn server_config(config: &Config) -> Result<Arc<ServerConfig>, TlsError> {
             for authority in certificates(&config.tls_client_ca_file, "tls_client_ca_file")? {
                 roots.add(authority)?;
             }
-            let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                .with_crls(lists(config)?);
+            let mut verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).with_crls(lists);
             if wanted == ClientCertificates::Optional {
                 verifier = verifier.allow_unauthenticated();
             }
-            // Authorities publish lists of what they signed themselves; one that publishes none revokes nothing.
+            // Here for the chain above the certificate, whose authorities may publish none; its own issuer must, `access` sees to
+            // that.
             builder.with_client_cert_verifier(verifier.allow_unknown_revocation_status().build()?)
         }
     };
@@ -124,11 +140,9 @@ fn certificates(file: &str, setting: &'static str) -> Result<Vec<CertificateDer<
     if found.is_empty() { Err(TlsError::Empty { file: file.into(), setting }) } else { Ok(found) }
 }
 
-fn lists(config: &Config) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let file = &config.tls_client_crl_file;
-    if file.is_empty() {
+fn lists(config: &Config) -> Result<Lists, TlsError> {
+    if config.tls_client_crl_file.is_empty() {
         return Ok(Vec::new());
     }
-    let wrong = |source| TlsError::File { file: file.into(), setting: "tls_client_crl_file", source };
-    CertificateRevocationListDer::pem_file_iter(file).map_err(wrong)?.collect::<Result<_, _>>().map_err(wrong)
+    Ok(access::revocation_lists(&config.tls_client_crl_file)?.into_iter().map(Into::into).collect())
 }
