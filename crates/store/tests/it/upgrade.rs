@@ -1,56 +1,16 @@
-//! A database of the first release, with data in it, brought up to date on a real ClickHouse: `cargo xtask test` says where it is.
+//! A database of the first release, with data in it, brought up to date; and what its views say.
 
 use store::{Config, Store};
 
+use crate::database::Database;
+
 const FIRST_RELEASE: [&str; 3] = [
-    include_str!("../migrations/0001_events.sql"),
-    include_str!("../migrations/0002_status.sql"),
-    include_str!("../migrations/0003_usage.sql"),
+    include_str!("../../migrations/0001_events.sql"),
+    include_str!("../../migrations/0002_status.sql"),
+    include_str!("../../migrations/0003_usage.sql"),
 ];
 
 const STATUS: &str = "SELECT device_id, status, offline_reason FROM device_status ORDER BY device_id";
-
-struct Database {
-    url: String,
-    name: String,
-}
-
-impl Database {
-    fn of(test: &str) -> Self {
-        let url = std::env::var("FLEETPULSE_TEST_CLICKHOUSE_URL").expect(
-            "$FLEETPULSE_TEST_CLICKHOUSE_URL: this test needs a real clickhouse, run `cargo xtask test`",
-        );
-        let name = format!("test_{test}");
-        let outside = Self { url: url.clone(), name: "system".into() };
-        outside.ask(&format!("DROP DATABASE IF EXISTS {name}"));
-        outside.ask(&format!("CREATE DATABASE {name}"));
-        Self { url, name }
-    }
-
-    fn ask(&self, statement: &str) -> String {
-        let url = format!("{}/?database={}", self.url, self.name);
-        let request = ureq::post(&url).config().proxy(None).http_status_as_error(false).build();
-        let mut answer = request.send(statement).expect("an answer");
-        let text = answer.body_mut().read_to_string().expect("a text");
-        assert_eq!(answer.status(), 200, "{statement}: {text}");
-        text.trim_end_matches('\n').to_owned()
-    }
-
-    /// A presence event `ago` seconds ago, in the columns of the first release.
-    fn presence(&self, device: &str, event: &str, node: &str, epoch: u64, ago: u32) {
-        self.ask(&format!(
-            "INSERT INTO connections (device_id, session_id, event, at, connected_at, node_id, epoch, reason) VALUES \
-             ('{device}', generateUUIDv4(), '{event}', now64(3) - {ago}, now64(3) - {ago}, '{node}', {epoch}, 'client')"
-        ));
-    }
-
-    fn node(&self, node: &str, epoch: u64, event: &str, ago: u32) {
-        self.ask(&format!(
-            "INSERT INTO nodes (node_id, epoch, event, at, lost_after_ms) VALUES \
-             ('{node}', {epoch}, '{event}', now64(3) - {ago}, 15000)"
-        ));
-    }
-}
 
 #[tokio::test]
 async fn a_database_of_the_first_release_comes_up_to_date_and_keeps_what_it_knew() {
