@@ -69,7 +69,7 @@ pub struct ClickHouseConfig {
     pub http_port: u16,
     /// Port of the native interface; 0 picks a free one.
     pub tcp_port: u16,
-    /// Settings of user `default`, name and value, where they differ from the server's own. Default: none.
+    /// Settings of user `writer`, name and value, where they differ from the server's own. Default: none.
     pub profile: Vec<(String, String)>,
 }
 
@@ -82,8 +82,7 @@ impl ClickHouseConfig {
 
 /// A ClickHouse of our own, on 127.0.0.1. Dropping it kills the server; the data stays.
 ///
-/// Users, all without a password: `default`; `viewer`, who may only read; and `keeper`, who may do everything whatever the
-/// profile of `default` says.
+/// Users, all without a password: `default`; `viewer`, who may only read; and `writer`, whose settings can be chosen.
 #[derive(Debug)]
 pub struct ClickHouse {
     engine: Engine,
@@ -137,7 +136,7 @@ impl ClickHouse {
         self.process.as_mut().ok_or_else(|| StackError::NotRunning { name: NAME.into() })
     }
 
-    /// Gives user `default` other settings, which hold from the next start: the engine library does not read its users
+    /// Gives user `writer` other settings, which hold from the next start: the engine library does not read its users
     /// again while it runs.
     pub fn set_profile(&mut self, profile: Vec<(String, String)>) {
         self.profile = profile;

@@ -32,7 +32,7 @@ pub(crate) const WINDOW: u32 = 5;
 /// Parts that a table may have: nothing is merged, so that what stands twice stays visible.
 const PARTS_MAX: u32 = 100_000;
 
-/// What user `default` is given: each row stands, as it was inserted.
+/// What the writers' user is given: each row stands, as it was inserted.
 fn profile() -> Vec<(String, String)> {
     vec![("optimize_on_insert".to_owned(), "0".to_owned())]
 }
@@ -130,6 +130,7 @@ impl Site {
             format!("kafka.brokers={}", addresses(&self.writers_to_brokers)),
             format!("kafka.session_timeout_ms={SESSION_TIMEOUT_MS}"),
             format!("clickhouse.url=http://{}", proxy.address()),
+            "clickhouse.user=writer".to_owned(),
             format!("clickhouse.insert_timeout_ms={INSERT_TIMEOUT_MS}"),
         ];
         // Both kinds of members: one that takes its partitions back, and ones that come as strangers.
@@ -147,9 +148,9 @@ impl Site {
         Ok(address.parse()?)
     }
 
-    /// Asks ClickHouse, past the network that breaks, as the user whom nothing is forbidden.
+    /// Asks ClickHouse, past the network that breaks, as a user to whom nothing is forbidden.
     pub(crate) fn ask(&self) -> ClickHouse {
-        ClickHouse::at(format!("{}/?user=keeper", self.clickhouse.url()))
+        ClickHouse::at(self.clickhouse.url())
     }
 
     /// Tables of the writer: those that say which record a row came from.
