@@ -1,11 +1,14 @@
 //! What must be so when a drill is over: each check is one claim, judged from outside the product.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use devstack::Kafka;
 
+use super::inspection::ASIDE;
+use crate::build::Programs;
 use crate::clickhouse::ClickHouse;
 
 /// The consumer group of the writers.
@@ -13,6 +16,8 @@ const GROUP: &str = "fleetpulse-writer";
 const LAG_TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 /// How long the writers may take for what is left on Kafka.
 const LAG_MAX: Duration = Duration::from_secs(90);
+/// A minute of the ledger has to be over before it can be judged.
+const LEDGER_WAIT: &str = "90s";
 const LAG_PAUSE: Duration = Duration::from_secs(1);
 
 /// A claim and what was found.
@@ -30,31 +35,10 @@ impl Finding {
     }
 }
 
-/// Rows of one Kafka record that stand more than once, without `FINAL` and with nothing merged, in each table of the writer.
-pub(crate) fn repeated_records(ask: &ClickHouse, tables: &[String]) -> anyhow::Result<Vec<Finding>> {
-    let each = |table: &String| {
-        // Dead letters come from two topics, each with its own offsets.
-        let record = match table.as_str() {
-            "dead_letters" => "source, kafka_partition, kafka_offset",
-            _ => "kafka_partition, kafka_offset",
-        };
-        let count = ask.number(&format!("SELECT count() - uniqExact({record}) FROM fleetpulse.{table}"))?;
-        let detail = match count {
-            0 => String::new(),
-            _ => ask.value(&format!(
-                "SELECT concat('of partition ', toString(kafka_partition), ', offsets ', toString(min(kafka_offset)), ' to ', \
-                 toString(max(kafka_offset)), ', in parts ', arrayStringConcat(arraySlice(arraySort(groupUniqArrayArray(parts)), 1, 6), ' ')) \
-                 FROM (SELECT kafka_partition, kafka_offset, groupArray(_part) AS parts FROM fleetpulse.{table} \
-                 GROUP BY {record} HAVING count() > 1) GROUP BY kafka_partition ORDER BY kafka_partition LIMIT 1"
-            ))?,
-        };
-        Ok(Finding::none(format!("records that stand twice in {table}, unmerged"), count, &detail))
-    };
-    tables.iter().map(each).collect()
-}
-
 /// Whether what the views keep is what their queries make of all rows, table by table, column by column.
-pub(crate) fn rollups(ask: &ClickHouse) -> anyhow::Result<Vec<Finding>> {
+///
+/// `merged`: whether rows were put aside.
+pub(crate) fn rollups(ask: &ClickHouse, merged: bool) -> anyhow::Result<Vec<Finding>> {
     let mut views: Vec<(String, String)> = Vec::new();
     ask.lines(
         "SELECT extract(create_table_query, ' TO fleetpulse\\\\.`?(\\\\w+)'), replaceAll(as_select, '\\n', ' ') \
@@ -81,6 +65,11 @@ pub(crate) fn rollups(ask: &ClickHouse) -> anyhow::Result<Vec<Finding>> {
         for (_, select) in views.iter().filter(|(of, _)| of == target) {
             let columns = ask.column(&format!("DESCRIBE TABLE ({select})"))?.join(", ");
             ask.run(&format!("INSERT INTO recomputed.{target} ({columns}) {select}"))?;
+            if merged {
+                // The view has also seen the rows that merges have dropped since.
+                let dropped = select.replace(" fleetpulse.", &format!(" {ASIDE}."));
+                ask.run(&format!("INSERT INTO recomputed.{target} ({columns}) {dropped}"))?;
+            }
         }
         findings.push(compared(ask, target)?);
     }
@@ -161,6 +150,27 @@ fn sum_of_lags(text: &str) -> anyhow::Result<(u64, String)> {
         bail!("no partition");
     }
     Ok((sum, detail.join(", ")))
+}
+
+/// Whether the product's own ledger adds up; `None` where this version has none.
+pub(crate) fn ledger(
+    programs: &Programs,
+    kafka: &Kafka,
+    clickhouse: &str,
+) -> anyhow::Result<Option<Finding>> {
+    let known = Command::new(&programs.fleetpulse).args(["help", "ledger"]).output()?;
+    if !known.status.success() {
+        return Ok(None);
+    }
+    let output = Command::new(&programs.fleetpulse)
+        .args(["--set", &format!("kafka.brokers={}", kafka.bootstrap())])
+        .args(["--set", &format!("clickhouse.url={clickhouse}")])
+        .args(["ledger", "--since", "25h", "--wait", LEDGER_WAIT])
+        .output()?;
+    let differs = u64::from(!output.status.success());
+    let text = [output.stdout, output.stderr].concat();
+    let detail = if differs == 0 { String::new() } else { String::from_utf8_lossy(&text).into_owned() };
+    Ok(Some(Finding::none("differences in `fleetpulse ledger`", differs, &detail)))
 }
 
 /// Logs in which a thread panicked.

@@ -31,6 +31,8 @@ pub(crate) enum Mode {
     Delay(Duration),
     /// Connections stand and are taken, and nothing comes through.
     Hang,
+    /// Requests come through, answers wait.
+    HoldAnswers,
     /// Every connection is reset.
     Cut,
     /// Requests come through; after so many bytes of answers the connection is reset.
@@ -49,6 +51,7 @@ impl fmt::Display for Mode {
             Self::Pass => f.write_str("whole"),
             Self::Delay(by) => write!(f, "{} ms slower", by.as_millis()),
             Self::Hang => f.write_str("silent"),
+            Self::HoldAnswers => f.write_str("without answers"),
             Self::Cut => f.write_str("cut"),
             Self::CutAnswer { after } => write!(f, "answers cut after {after} bytes"),
             Self::CutRequest { after } => write!(f, "requests cut after {after} bytes"),
@@ -225,7 +228,7 @@ impl Shared {
     fn allowed(&self, pair: &Pair, direction: Direction, carried: u64, read: usize) -> usize {
         loop {
             let limit = match (self.mode(), direction) {
-                (Mode::Hang, _) => {
+                (Mode::Hang, _) | (Mode::HoldAnswers, Direction::Answer) => {
                     if self.is_over(pair) {
                         return 0;
                     }

@@ -20,6 +20,8 @@ pub(crate) struct Report {
     /// How the disk was filled.
     pub disk: &'static str,
     pub faults: Vec<Kind>,
+    /// Kafka or ClickHouse ended by themselves: unasked faults.
+    pub crashes: Vec<String>,
     pub published: u64,
     pub resent: u64,
     pub reconnects: u64,
@@ -48,6 +50,12 @@ impl Report {
         let kinds: Vec<String> =
             self.by_kind().iter().map(|(kind, count)| format!("{kind} {count}")).collect();
         println!("  faults: {} ({}); a full disk is {}", self.faults.len(), kinds.join(", "), self.disk);
+        if let Some(crash) = self.crashes.first() {
+            println!(
+                "  besides, unasked: {} crash(es) of Kafka or ClickHouse, the first: {crash}",
+                self.crashes.len()
+            );
+        }
         let us = |cpu: std::time::Duration| {
             format!("{:.1} us", cpu.as_secs_f64() * 1e6 / self.acknowledged.max(1) as f64)
         };
@@ -105,6 +113,7 @@ impl Report {
             "disk_full_by": self.disk,
             "faults": self.faults.len(),
             "faults_by_kind": self.by_kind(),
+            "crashes": self.crashes,
             "published": self.published,
             "resent": self.resent,
             "reconnects": self.reconnects,

@@ -72,6 +72,9 @@ pub(crate) enum Refusal {
 pub(crate) enum What {
     Kill(Target),
     Hang(Target),
+    /// Kafka has the records of the gateways and its answers wait; then a gateway is killed, and its devices have to send
+    /// again what stands there already.
+    KillUnanswered(usize),
     /// A further writer, for a while.
     Comes(usize),
     /// A writer stops in order, and is back after a while.
@@ -112,9 +115,22 @@ const RECOVERY: Duration = Duration::from_secs(4);
 /// How often a fault is drawn anew because what it would hit is not whole.
 const DRAWS_MAX: usize = 20;
 
+/// How often a long drill pauses, for the tables to be looked at and merged.
+const BREAK_EVERY: Duration = Duration::from_secs(120);
+/// No fault begins or goes on in this time before a break, or in it.
+const BREAK_BEFORE: Duration = Duration::from_secs(3);
+const BREAK: Duration = Duration::from_secs(8);
+
+/// When a drill of this length pauses.
+pub(crate) fn breaks(length: Duration) -> Vec<Duration> {
+    let all = (1..).map(|turn| BREAK_EVERY * turn);
+    all.take_while(|at| *at + BREAK_EVERY / 2 <= length).collect()
+}
+
 /// The faults of a drill, in the order in which they begin; all are over by `length`.
 pub(crate) fn faults(seed: u64, length: Duration, kinds: &[Kind], size: Size) -> Vec<Fault> {
     let mut random = Random::new(seed);
+    let breaks = breaks(length);
     // The window is a state of the whole drill and not an event.
     let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| *kind != Kind::Window).collect();
     let mut faults: Vec<Fault> = Vec::new();
@@ -125,7 +141,8 @@ pub(crate) fn faults(seed: u64, length: Duration, kinds: &[Kind], size: Size) ->
             let lasts = lasts(&mut random, what);
             let whole =
                 |other: &Fault| other.at + other.lasts + RECOVERY <= at || !conflicts(what, other.what);
-            if at + lasts <= length && faults.iter().all(whole) {
+            let clear = |pause: &Duration| at + lasts + BREAK_BEFORE <= *pause || at >= *pause + BREAK;
+            if at + lasts <= length && faults.iter().all(whole) && breaks.iter().all(clear) {
                 faults.push(Fault { at, lasts, what });
                 break;
             }
@@ -140,6 +157,7 @@ pub(crate) fn faults(seed: u64, length: Duration, kinds: &[Kind], size: Size) ->
 
 fn draw(random: &mut Random, kinds: &[Kind], size: Size) -> What {
     match *random.one_of(kinds) {
+        Kind::Kill if random.once_in(6) => What::KillUnanswered(random.index(size.gateways)),
         Kind::Kill => What::Kill(target(random, size)),
         Kind::Hang => What::Hang(target(random, size)),
         Kind::Rebalance => {
@@ -196,6 +214,7 @@ fn mode(random: &mut Random) -> Mode {
 fn lasts(random: &mut Random, what: What) -> Duration {
     let (least, most) = match what {
         What::Kill(_) => (100, 6_000),
+        What::KillUnanswered(_) => (300, 3_000),
         // A third of these are longer than the session timeout of the group.
         What::Hang(Target::Writer(_)) => (1_000, 12_000),
         What::Hang(_) => (1_000, 9_000),
@@ -209,6 +228,14 @@ fn lasts(random: &mut Random, what: What) -> Duration {
 
 /// Whether the same thing is hit.
 fn conflicts(a: What, b: What) -> bool {
+    let answers_held = |what| matches!(what, What::KillUnanswered(_));
+    let to_broker = |what| matches!(thing(what), Thing::Line(Line::GatewaysToBroker(_)));
+    if (answers_held(a) && answers_held(b))
+        || (answers_held(a) && to_broker(b))
+        || (to_broker(a) && answers_held(b))
+    {
+        return true;
+    }
     match (thing(a), thing(b)) {
         // One broker at a time: three go on without one.
         (Thing::Process(Target::Broker(_)), Thing::Process(Target::Broker(_))) => true,
@@ -226,6 +253,7 @@ enum Thing {
 fn thing(what: What) -> Thing {
     match what {
         What::Kill(target) | What::Hang(target) => Thing::Process(target),
+        What::KillUnanswered(gateway) => Thing::Process(Target::Gateway(gateway)),
         What::Comes(writer) | What::Leaves(writer) => Thing::Process(Target::Writer(writer)),
         // What makes it refuse is undone by asking it.
         What::Refuses(_) => Thing::Process(Target::ClickHouse),
@@ -237,7 +265,7 @@ fn thing(what: What) -> Thing {
 impl What {
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Kill(_) => Kind::Kill,
+            Self::Kill(_) | Self::KillUnanswered(_) => Kind::Kill,
             Self::Hang(_) => Kind::Hang,
             Self::Comes(_) | Self::Leaves(_) => Kind::Rebalance,
             Self::Refuses(Refusal::DiskFull) => Kind::Disk,
@@ -281,6 +309,9 @@ impl fmt::Display for What {
         match self {
             Self::Kill(target) => write!(f, "kill {target}"),
             Self::Hang(target) => write!(f, "hang {target}"),
+            Self::KillUnanswered(gateway) => {
+                write!(f, "kafka's answers wait, then kill {}", Target::Gateway(*gateway))
+            }
             Self::Comes(writer) => write!(f, "{} comes", Target::Writer(*writer)),
             Self::Leaves(writer) => write!(f, "{} leaves", Target::Writer(*writer)),
             Self::Refuses(Refusal::ReadOnlyUser) => f.write_str("clickhouse lets its user only read"),
@@ -320,7 +351,7 @@ mod tests {
         assert_eq!(faults_of(7), faults_of(7));
         assert_ne!(faults_of(7), faults_of(8));
         let drawn = faults_of(7);
-        assert!(drawn.len() > 600, "{}", drawn.len());
+        assert!(drawn.len() > 500, "{}", drawn.len());
         for kind in kinds.iter().filter(|kind| **kind != Kind::Window) {
             assert!(drawn.iter().any(|fault| fault.what.kind() == *kind), "{kind:?} is never drawn");
         }
@@ -334,6 +365,9 @@ mod tests {
             for earlier in &drawn[..index] {
                 let over = earlier.at + earlier.lasts + RECOVERY <= fault.at;
                 assert!(over || !conflicts(fault.what, earlier.what), "{earlier} and {fault}");
+            }
+            for pause in breaks(HOUR) {
+                assert!(fault.at + fault.lasts < pause || fault.at >= pause + BREAK, "{fault} in a break");
             }
         }
     }

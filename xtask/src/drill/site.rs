@@ -22,6 +22,8 @@ use crate::stop::Stop;
 const MIGRATE_MAX: Duration = Duration::from_secs(120);
 /// Until everything is well again after the last fault: sessions of the group, elections, what was held back.
 const READY_MAX: Duration = Duration::from_secs(120);
+/// Until inserts under way have landed.
+const INSERTS_MAX: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 /// `kafka.session_timeout_ms`: the shortest that a broker allows, so that a hung writer loses its partitions.
 const SESSION_TIMEOUT_MS: u32 = 6_000;
@@ -142,6 +144,11 @@ impl Site {
         Ok(())
     }
 
+    /// ClickHouse, past the network that breaks.
+    pub(crate) fn url(&self) -> String {
+        self.clickhouse.url()
+    }
+
     fn address(&self) -> anyhow::Result<SocketAddr> {
         let url = self.clickhouse.url();
         let address = url.strip_prefix("http://").context("the URL of ClickHouse is not plain HTTP")?;
@@ -222,6 +229,12 @@ impl Site {
         for role in self.roles() {
             wrong.extend(role.look()?);
         }
+        Ok(wrong)
+    }
+
+    /// Brokers and ClickHouse that ended by themselves since the last look; they are started again.
+    pub(crate) fn look_at_services(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut wrong = Vec::new();
         for broker in self.kafka.brokers_mut() {
             if let Ok(process) = broker.process()
                 && let Err(error) = crate::stack::alive(process)
@@ -248,6 +261,7 @@ impl Site {
             What::Hang(Target::Broker(index)) => self.kafka.brokers_mut()[index].hang()?,
             What::Hang(Target::ClickHouse) => self.clickhouse.hang()?,
             What::Hang(target) => self.role(target)?.hang()?,
+            What::KillUnanswered(_) => self.answers_to_gateways(Mode::HoldAnswers),
             What::Comes(writer) => self.role(Target::Writer(writer))?.start()?,
             What::Leaves(writer) => self.role(Target::Writer(writer))?.leave()?,
             What::Refuses(refusal) => self.refuse(refusal)?,
@@ -266,6 +280,12 @@ impl Site {
             What::Hang(Target::Broker(index)) => self.kafka.brokers_mut()[index].resume()?,
             What::Hang(Target::ClickHouse) => self.clickhouse.resume()?,
             What::Hang(target) => self.role(target)?.resume()?,
+            What::KillUnanswered(gateway) => {
+                let role = self.role(Target::Gateway(gateway))?;
+                role.kill()?;
+                role.start()?;
+                self.answers_to_gateways(Mode::Pass);
+            }
             What::Comes(writer) => self.role(Target::Writer(writer))?.leave()?,
             What::Leaves(writer) => self.role(Target::Writer(writer))?.start()?,
             What::Refuses(refusal) => self.accept(refusal)?,
@@ -273,6 +293,26 @@ impl Site {
             What::Clock { .. } => {}
         }
         Ok(())
+    }
+
+    /// Lets all writers stand still, with no insert of theirs under way, or go on.
+    pub(crate) fn freeze(&mut self, is: bool) -> anyhow::Result<()> {
+        for writer in self.writers.iter_mut().filter(|writer| writer.runs()) {
+            if is { writer.hang()? } else { writer.resume()? }
+        }
+        let end = Instant::now() + INSERTS_MAX;
+        // One that was sent by half stays, and lands later or never.
+        while is
+            && self.ask().number("SELECT count() FROM system.processes WHERE query_kind = 'Insert'")? > 0
+            && Instant::now() < end
+        {
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    fn answers_to_gateways(&self, mode: Mode) {
+        self.gateways_to_brokers.iter().for_each(|proxy| proxy.set(mode));
     }
 
     fn line(&self, line: Line) -> anyhow::Result<&Proxy> {
