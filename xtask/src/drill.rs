@@ -221,7 +221,7 @@ fn rehearse(plan: &Plan, programs: &Programs, folder: &Path, stop: &Stop) -> any
     let stored = Stored::settle_within(SETTLE_MAX, &ask, &prefix, &acknowledged)?;
     let mut findings = vec![
         Finding::none("acknowledged heartbeats that are missing", stored.missing, ""),
-        Finding::none("heartbeats that stand twice for a reader", stored.doubled, ""),
+        checks::doubled(&ask, &prefix, stored.doubled)?,
     ];
     course.leave(&mut site, Part::Gateways)?;
     findings.push(checks::lag(&site.kafka)?);

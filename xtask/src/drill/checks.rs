@@ -35,6 +35,22 @@ impl Finding {
     }
 }
 
+/// Heartbeats that a reader finds twice, and how many of these are of clocks that are not believed.
+pub(crate) fn doubled(ask: &ClickHouse, prefix: &str, count: u64) -> anyhow::Result<Finding> {
+    let detail = match count {
+        0 => String::new(),
+        _ => format!(
+            "{} of them of clocks that are not believed",
+            ask.number(&format!(
+                "SELECT count() FROM (SELECT device_id, sequence FROM fleetpulse.heartbeats FINAL \
+                 WHERE startsWith(device_id, '{prefix}') GROUP BY device_id, sequence \
+                 HAVING count() > 1 AND countIf(clock != 'device') > 0)"
+            ))?
+        ),
+    };
+    Ok(Finding::none("heartbeats that stand twice for a reader", count, &detail))
+}
+
 /// Whether what the views keep is what their queries make of all rows, table by table, column by column.
 ///
 /// `merged`: whether rows were put aside.

@@ -3,18 +3,17 @@
 //! Where mounting is allowed the data stands on a small file system in memory of its own, and is full as any disk is: writes
 //! fail wherever they stand. Elsewhere a setting of the tables makes inserts be refused as on a full disk.
 
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use crate::clickhouse::ClickHouse;
 
-/// Enough for an hour at 1,000 heartbeats a second.
-const SIZE: &str = "size=1500m";
-const CHUNK_BYTES: usize = 1 << 20;
+/// Enough for some hours at 500 heartbeats a second; what is not used costs nothing.
+const SIZE: &str = "size=4g";
+/// What may still be written once it is full, bytes: the least that is accepted while others write.
+const SLACKS_BYTES: [u64; 4] = [0, 64 << 10, 1 << 20, 8 << 20];
 /// Far more than any disk has free.
 const NEVER_FREE_BYTES: u64 = 1 << 50;
 
@@ -44,7 +43,7 @@ impl Disk {
 
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Own { .. } => "a file system of its own (tmpfs), filled",
+            Self::Own { .. } => "a file system of its own (tmpfs) without room",
             Self::Shared => "the setting min_free_disk_bytes_to_perform_insert",
         }
     }
@@ -52,16 +51,14 @@ impl Disk {
     /// From now on nothing can be written.
     pub(crate) fn fill(&self, ask: &ClickHouse, tables: &[String]) -> anyhow::Result<()> {
         match self {
+            // The disk shrinks to what stands on it, which is the same as being filled, and done at once.
             Self::Own { folder } => {
-                let mut ballast = File::create(folder.join("ballast")).context("cannot fill the disk")?;
-                let mut chunk = vec![0_u8; CHUNK_BYTES];
-                while !chunk.is_empty() {
-                    // Smaller and smaller, to the last page.
-                    if ballast.write_all(&chunk).is_err() {
-                        chunk.truncate(chunk.len() / 2);
+                for slack in SLACKS_BYTES {
+                    if resize(folder, &format!("size={}", used(folder)? + slack))? {
+                        return Ok(());
                     }
                 }
-                Ok(())
+                bail!("cannot fill the disk at {}", folder.display())
             }
             Self::Shared => keep_free(ask, tables, NEVER_FREE_BYTES),
         }
@@ -69,9 +66,8 @@ impl Disk {
 
     pub(crate) fn free(&self, ask: &ClickHouse, tables: &[String]) -> anyhow::Result<()> {
         match self {
-            Self::Own { folder } => {
-                std::fs::remove_file(folder.join("ballast")).context("cannot free the disk")
-            }
+            Self::Own { folder } if resize(folder, SIZE)? => Ok(()),
+            Self::Own { folder } => bail!("cannot free the disk at {}", folder.display()),
             Self::Shared => keep_free(ask, tables, 0),
         }
     }
@@ -86,6 +82,23 @@ impl Drop for Disk {
             }
         }
     }
+}
+
+/// Bytes that stand there.
+fn used(folder: &Path) -> anyhow::Result<u64> {
+    let output = Command::new("stat").args(["--file-system", "--format=%S %b %f"]).arg(folder).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let numbers: Vec<u64> = text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match numbers[..] {
+        [block, all, free] => Ok(all.saturating_sub(free) * block),
+        _ => bail!("`stat` says {text:?} of {}", folder.display()),
+    }
+}
+
+/// False where that is too small.
+fn resize(folder: &Path, size: &str) -> anyhow::Result<bool> {
+    let output = Command::new("mount").args(["-o", &format!("remount,{size}")]).arg(folder).output()?;
+    Ok(output.status.success())
 }
 
 fn keep_free(ask: &ClickHouse, tables: &[String], bytes: u64) -> anyhow::Result<()> {
