@@ -29,6 +29,21 @@ impl ClickHouse {
         value.with_context(|| format!("ClickHouse answered nothing to: {query}"))
     }
 
+    /// The first column of an answer.
+    pub(crate) fn column(&self, query: &str) -> anyhow::Result<Vec<String>> {
+        let mut column = Vec::new();
+        self.lines(query, |line| {
+            column.push(line.split('\t').next().unwrap_or_default().to_owned());
+            Ok(())
+        })?;
+        Ok(column)
+    }
+
+    /// Does something that answers nothing.
+    pub(crate) fn run(&self, query: &str) -> anyhow::Result<()> {
+        self.lines(query, |_| Ok(()))
+    }
+
     /// The one number that a query answers.
     pub(crate) fn number(&self, query: &str) -> anyhow::Result<u64> {
         let value = self.value(query)?;

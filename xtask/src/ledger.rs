@@ -85,7 +85,17 @@ impl Stored {
         prefix: &str,
         acknowledged: &Acknowledged,
     ) -> anyhow::Result<Self> {
-        let end = Instant::now() + SETTLE_MAX;
+        Self::settle_within(SETTLE_MAX, clickhouse, prefix, acknowledged)
+    }
+
+    /// The same, with another patience.
+    pub(crate) fn settle_within(
+        patience: Duration,
+        clickhouse: &ClickHouse,
+        prefix: &str,
+        acknowledged: &Acknowledged,
+    ) -> anyhow::Result<Self> {
+        let end = Instant::now() + patience;
         loop {
             let last_look = Instant::now() >= end;
             let count = format!(

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask demo`, `up`, `test`, `bench`, `fuzz`, `tidy`.
+//! The project's own commands: `cargo xtask demo`, `up`, `test`, `bench`, `drill`, `fuzz`, `tidy`.
 //!
 //! Each starts what it needs (system packages, builds, Kafka, ClickHouse, the pipeline), says what it does on standard
 //! error, and stops all of it, however it ends: every process stands in a value that kills it when dropped. Results
@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod clickhouse;
 mod demo;
+mod drill;
 mod fleet;
 mod fuzz;
 mod ledger;
@@ -46,6 +47,8 @@ enum Command {
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Break everything, as a seed says, and see whether each acknowledged heartbeat is a row.
+    Drill(drill::Flags),
     /// Feed the parsers of foreign bytes with what nobody would send, for a while.
     Fuzz(fuzz::Flags),
     /// Check the rules of the house that no compiler knows.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Up(flags) => up::run(&flags, &stop),
         Command::Test(flags) => test::run(&flags, &stop),
         Command::Bench(bench) => bench::run(&bench, &stop),
+        Command::Drill(flags) => drill::run(&flags, &stop),
         Command::Fuzz(flags) => fuzz::run(&flags, &stop),
         Command::Tidy => tidy::run(),
     });

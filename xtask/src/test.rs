@@ -8,6 +8,7 @@ use clap::Args;
 use devstack::packages;
 
 use crate::build::{Profile, Programs, Workspace};
+use crate::drill;
 use crate::fuzz;
 use crate::stack::{self, Stack, StackConfig, TemporaryFolder};
 use crate::stop::Stop;
@@ -88,6 +89,10 @@ pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
     alive.context("while the tests ran")?;
     tested?;
     stopped?;
+    // Last, on a Kafka and a ClickHouse of its own, which it breaks.
+    if flags.filter.is_empty() {
+        steps.step("drill", || drill::short(&workspace, &programs, stop))?;
+    }
     println!("passed: {}; in {:.0} s", steps.passed.join(", "), steps.began.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
 }

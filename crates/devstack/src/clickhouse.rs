@@ -69,24 +69,27 @@ pub struct ClickHouseConfig {
     pub http_port: u16,
     /// Port of the native interface; 0 picks a free one.
     pub tcp_port: u16,
+    /// Settings of user `writer`, name and value, where they differ from the server's own. Default: none.
+    pub profile: Vec<(String, String)>,
 }
 
 impl ClickHouseConfig {
     /// On free ports.
     pub fn new(engine: Engine, data: impl Into<PathBuf>) -> Self {
-        Self { engine, data: data.into(), http_port: 0, tcp_port: 0 }
+        Self { engine, data: data.into(), http_port: 0, tcp_port: 0, profile: Vec::new() }
     }
 }
 
 /// A ClickHouse of our own, on 127.0.0.1. Dropping it kills the server; the data stays.
 ///
-/// Users, both without a password: `default`, and `viewer`, who may only read.
+/// Users, all without a password: `default`; `viewer`, who may only read; and `writer`, whose settings can be chosen.
 #[derive(Debug)]
 pub struct ClickHouse {
     engine: Engine,
     folder: PathBuf,
     http: SocketAddr,
     tcp: SocketAddr,
+    profile: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -103,6 +106,7 @@ impl ClickHouse {
             folder: config.data.join("clickhouse"),
             http: local(or_free(config.http_port)?),
             tcp: local(or_free(config.tcp_port)?),
+            profile: config.profile.clone(),
             process: None,
         };
         clickhouse.start_again()?;
@@ -130,6 +134,12 @@ impl ClickHouse {
     /// Where it is stopped.
     pub fn process(&mut self) -> Result<&mut Process, StackError> {
         self.process.as_mut().ok_or_else(|| StackError::NotRunning { name: NAME.into() })
+    }
+
+    /// Gives user `writer` other settings, which hold from the next start: the engine library does not read its users
+    /// again while it runs.
+    pub fn set_profile(&mut self, profile: Vec<(String, String)>) {
+        self.profile = profile;
     }
 
     /// Asks it for a sign of life.
@@ -207,9 +217,11 @@ impl ClickHouse {
         let data = self.folder.join("data");
         let config = self.folder.join("config.xml");
         fs::create_dir_all(&data).map_err(StackError::file("make the folder", &data))?;
-        for (path, text) in [(&config, CONFIG), (&self.folder.join("users.xml"), USERS)] {
-            fs::write(path, text).map_err(StackError::file("write", path))?;
-        }
+        fs::write(&config, CONFIG).map_err(StackError::file("write", &config))?;
+        let users = self.folder.join("users.xml");
+        let settings = self.profile.iter().map(|(name, value)| format!("<{name}>{value}</{name}>"));
+        let text = USERS.replace("{profile}", &settings.collect::<String>());
+        fs::write(&users, text).map_err(StackError::file("write", &users))?;
         Ok(match &self.engine {
             Engine::Binary(binary) => self.server_command(binary, &config, &data),
             Engine::Library { launcher, library } => self.launcher_command(launcher, library, &config, &data),
@@ -254,7 +266,7 @@ pub enum ClickHouseService {
         url: String,
     },
     /// Started here.
-    Own(ClickHouse),
+    Own(Box<ClickHouse>),
 }
 
 impl ClickHouseService {
@@ -270,7 +282,7 @@ impl ClickHouseService {
             Ok(url) if !url.trim().is_empty() => {
                 Ok(Self::External { url: url.trim().trim_end_matches('/').into() })
             }
-            _ => Ok(Self::Own(ClickHouse::start(&config()?)?)),
+            _ => Ok(Self::Own(Box::new(ClickHouse::start(&config()?)?))),
         }
     }
 

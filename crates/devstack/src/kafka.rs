@@ -61,6 +61,8 @@ pub struct KafkaConfig {
     pub data: PathBuf,
     /// How many, on which ports.
     pub brokers: Brokers,
+    /// Further listeners. Default: none.
+    pub doors: Vec<Door>,
     /// Heap of each broker, in MiB. 512 carried 1.5 million messages with 276 MB resident.
     pub heap_mib: u32,
 }
@@ -68,8 +70,22 @@ pub struct KafkaConfig {
 impl KafkaConfig {
     /// One broker on a free port, with 512 MiB of heap.
     pub fn new(jars: impl Into<PathBuf>, data: impl Into<PathBuf>) -> Self {
-        Self { jars: jars.into(), data: data.into(), brokers: Brokers::ONE, heap_mib: 512 }
+        Self { jars: jars.into(), data: data.into(), brokers: Brokers::ONE, doors: Vec::new(), heap_mib: 512 }
     }
+}
+
+/// A further listener of one broker, for a group of clients: one that comes in by it is told the advertised addresses of
+/// all doors of that name, so what stands between clients and brokers (a proxy that breaks things) stays in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Door {
+    /// Id of the broker, from 1.
+    pub broker: usize,
+    /// Name of the listener: letters.
+    pub name: String,
+    /// Where the broker listens.
+    pub listen: SocketAddr,
+    /// Where it tells clients to connect.
+    pub advertised: SocketAddr,
 }
 
 /// A Kafka of our own. Dropping it kills its brokers; the data stays.
@@ -93,7 +109,12 @@ impl Kafka {
         for &port in asked {
             members.push(broker::Member { broker: local(or_free(port)?), controller: local(free_port()?) });
         }
-        let cluster = broker::Cluster { jars: config.jars.clone(), heap_mib: config.heap_mib, members };
+        let cluster = broker::Cluster {
+            jars: config.jars.clone(),
+            heap_mib: config.heap_mib,
+            members,
+            doors: config.doors.clone(),
+        };
         let brokers = (0..asked.len()).map(|index| Broker::new(index, &cluster, &folder)).collect();
         let mut kafka = Self { folder, brokers };
         kafka.start_again()?;
@@ -114,6 +135,11 @@ impl Kafka {
     /// The brokers, to break: `kafka.brokers_mut()[0].hang()`.
     pub fn brokers_mut(&mut self) -> &mut [Broker] {
         &mut self.brokers
+    }
+
+    /// One of Kafka's own tools, by its Java class, ready for its arguments: an independent witness of what it holds.
+    pub fn tool(&self, class: &str) -> std::process::Command {
+        self.brokers[0].tool(class)
     }
 
     /// Starts every broker that does not run, and waits until each answers and knows all others.

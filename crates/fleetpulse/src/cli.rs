@@ -128,9 +128,9 @@ pub(crate) enum Scope {
 /// How devices behave.
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
-    /// The gateway.
+    /// The gateway; may be repeated: each device goes on to the next one when it has to connect again.
     #[arg(long, default_value = "127.0.0.1:1883")]
-    pub mqtt: SocketAddr,
+    pub mqtt: Vec<SocketAddr>,
     /// Speak TLS, and trust the authorities in this PEM file.
     #[arg(long, value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
@@ -164,6 +164,16 @@ pub(crate) struct Simulate {
     /// Once, so long after all are online: all lose their connection, and come back at the connect rate.
     #[arg(long, value_parser = duration)]
     pub reconnect_after: Option<Duration>,
+    /// Longest wait before a device connects or sends again.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub backoff_max: Duration,
+    /// How long the devices go on delivering what they have stored, once they are stopped.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub drain: Duration,
+    /// From then on, for so long, one device in so many has a clock that is off by so many seconds:
+    /// `AFTER,LASTS,ONE_IN,SECONDS`, for example `30s,10s,3,-7200`; may be repeated.
+    #[arg(long, value_parser = clock_step, allow_hyphen_values = true)]
+    pub clock_step: Vec<simulator::ClockStep>,
     /// MQTT version.
     #[arg(long, value_enum, default_value_t = Protocol::Both)]
     pub protocol: Protocol,
@@ -199,9 +209,24 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).map_err(|_| "may not be negative".to_owned())
 }
 
+/// `30s,10s,3,-7200`.
+fn clock_step(text: &str) -> Result<simulator::ClockStep, String> {
+    let example = || format!("{text:?} is not AFTER,LASTS,ONE_IN,SECONDS; write for example 30s,10s,3,-7200");
+    let parts: Vec<&str> = text.split(',').collect();
+    let [after, lasts, one_in, off_s] = parts[..] else {
+        return Err(example());
+    };
+    Ok(simulator::ClockStep {
+        after: duration(after)?,
+        lasts: duration(lasts)?,
+        one_in: one_in.parse().map_err(|_| example())?,
+        off_s: off_s.parse().map_err(|_| example())?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Cli, duration};
+    use super::{Cli, clock_step, duration};
     use clap::CommandFactory;
 
     #[test]
@@ -213,5 +238,12 @@ mod tests {
     fn durations_carry_their_unit() {
         assert_eq!(duration("1500ms"), Ok(std::time::Duration::from_millis(1500)));
         assert!(duration("10").is_err() && duration("-1s").is_err());
+    }
+
+    #[test]
+    fn a_clock_step_is_whole_or_refused() {
+        let step = clock_step("30s,10s,3,-7200").expect("a step");
+        assert_eq!((step.after.as_secs(), step.lasts.as_secs(), step.one_in, step.off_s), (30, 10, 3, -7200));
+        assert!(clock_step("30s,10s,3").is_err() && clock_step("30s,10s,x,1").is_err());
     }
 }

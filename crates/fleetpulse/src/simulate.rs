@@ -37,7 +37,13 @@ pub(crate) fn run(flags: &Simulate) -> anyhow::Result<ExitCode> {
 }
 
 fn config(flags: &Simulate) -> anyhow::Result<Config> {
-    let mut config = Config::new(flags.mqtt, flags.devices);
+    let (&first, others) = flags.mqtt.split_first().context("name a gateway with --mqtt")?;
+    let mut config = Config::new(first, flags.devices);
+    config.others = others.to_vec();
+    config.backoff.max = flags.backoff_max;
+    config.backoff.first = config.backoff.first.min(flags.backoff_max);
+    config.drain = flags.drain;
+    config.clock_steps.clone_from(&flags.clock_step);
     config.device_prefix.clone_from(&flags.prefix);
     config.pace = match flags.rate {
         Some(per_second) => Pace::Rate { per_second },

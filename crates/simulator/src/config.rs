@@ -8,11 +8,17 @@ use event::{DeviceId, InvalidDeviceId};
 
 use crate::tls::Tls;
 
+/// A thousand years: beyond it times stop being times.
+const CLOCK_OFF_MAX_S: u64 = 1_000 * 366 * 24 * 60 * 60;
+
 /// How a simulated fleet behaves. Start from [`Config::new`] and change what matters; [`crate::run`] validates.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where the MQTT server listens.
     pub mqtt: SocketAddr,
+    /// Further servers of the same installation. A device begins at one of all of them, by its number, and goes on to the
+    /// next with each attempt to connect. Default: none.
+    pub others: Vec<SocketAddr>,
     /// With what TLS is spoken; `None` (the default) for plain TCP.
     pub tls: Option<Tls>,
     /// How many devices, 1 to 1,000,000. Each is one TCP connection and one open file.
@@ -57,8 +63,23 @@ pub struct Config {
     pub backoff: Backoff,
     /// After the stop: how long a device goes on delivering what it has stored. Default 10 s.
     pub drain: Duration,
+    /// Times at which clocks of devices are wrong. Default: none. Where several hold at once, they add up.
+    pub clock_steps: Vec<ClockStep>,
     /// Decides, with the device number, everything in the heartbeats but their times. Default 0.
     pub seed: u64,
+}
+
+/// A time at which some devices have a wrong clock, as after a lost battery or a wrong time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockStep {
+    /// Since the start of the run: when the clocks step away.
+    pub after: Duration,
+    /// How long until they are put right.
+    pub lasts: Duration,
+    /// How far they are off, seconds; negative: behind. At most a thousand years.
+    pub off_s: i64,
+    /// One device in so many has it, 1 or more.
+    pub one_in: u32,
 }
 
 /// When a device makes heartbeats.
@@ -128,6 +149,7 @@ impl Config {
     pub fn new(mqtt: SocketAddr, devices: u32) -> Self {
         Self {
             mqtt,
+            others: Vec::new(),
             tls: None,
             devices,
             device_prefix: "device-".to_owned(),
@@ -145,6 +167,7 @@ impl Config {
             reply_timeout: Duration::from_secs(60),
             backoff: Backoff { first: Duration::from_secs(1), max: Duration::from_secs(30) },
             drain: Duration::from_secs(10),
+            clock_steps: Vec::new(),
             seed: 0,
         }
     }
@@ -186,6 +209,12 @@ impl Config {
         require(!self.reply_timeout.is_zero(), "reply_timeout", "must be more than zero");
         require(!self.backoff.first.is_zero(), "backoff.first", "must be more than zero");
         require(self.backoff.max >= self.backoff.first, "backoff.max", "must be backoff.first or more");
+        let sane = |step: &ClockStep| step.one_in >= 1 && step.off_s.unsigned_abs() <= CLOCK_OFF_MAX_S;
+        require(
+            self.clock_steps.iter().all(sane),
+            "clock_steps",
+            "one_in must be 1 or more, off_s within 1,000 years",
+        );
         if problems.is_empty() { Ok(()) } else { Err(InvalidConfig { problems }) }
     }
 
@@ -201,6 +230,23 @@ impl Config {
             Pace::Rate { per_second } => Some(Duration::from_secs(1) * self.devices / per_second),
             Pace::Saturate => None,
         }
+    }
+
+    /// Where device `number` connects with its attempt `attempt`, counted from 0.
+    pub(crate) fn server(&self, number: u32, attempt: u32) -> SocketAddr {
+        let turn = usize::try_from(number.wrapping_add(attempt)).unwrap_or_default();
+        match turn % (self.others.len() + 1) {
+            0 => self.mqtt,
+            other => self.others[other - 1],
+        }
+    }
+
+    /// How far the clock of device `number` is off so long after the start, milliseconds.
+    pub(crate) fn clock_off_ms(&self, number: u32, elapsed: Duration) -> i64 {
+        let holds = |step: &&ClockStep| {
+            number.is_multiple_of(step.one_in) && (step.after..step.after + step.lasts).contains(&elapsed)
+        };
+        self.clock_steps.iter().filter(holds).map(|step| step.off_s * 1_000).sum()
     }
 
     /// Whether device `number` speaks MQTT 5.
@@ -246,7 +292,7 @@ impl fmt::Display for InvalidConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::{Backoff, Config, Duration, SocketAddr};
+    use super::{Backoff, ClockStep, Config, Duration, SocketAddr};
 
     #[test]
     fn every_mistake_is_said_at_once() {
@@ -256,6 +302,22 @@ mod tests {
         let keys: Vec<_> =
             config.validate().expect_err("invalid").problems.into_iter().map(|p| p.key).collect();
         assert_eq!(keys, ["sources", "device_prefix", "in_flight"]);
+    }
+
+    #[test]
+    fn attempts_go_round_all_servers_and_clocks_are_wrong_in_their_time() {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let mut config = Config::new(address(1), 10);
+        assert_eq!((config.server(3, 0), config.server(3, 1)), (address(1), address(1)));
+        config.others = vec![address(2)];
+        let servers: Vec<_> = (0..3).map(|attempt| config.server(7, attempt).port()).collect();
+        assert_eq!(servers, [2, 1, 2]);
+
+        let seconds = Duration::from_secs;
+        config.clock_steps = vec![ClockStep { after: seconds(5), lasts: seconds(2), off_s: -60, one_in: 2 }];
+        assert_eq!(config.clock_off_ms(4, seconds(5)), -60_000);
+        assert_eq!(config.clock_off_ms(5, seconds(5)), 0, "another device");
+        assert_eq!((config.clock_off_ms(4, seconds(4)), config.clock_off_ms(4, seconds(7))), (0, 0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! One device: its life from the first connection to the last answer.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,6 +27,7 @@ use crate::wire::{Accepted, Connection, Incoming, WireError};
 pub(crate) struct Fleet {
     pub(crate) config: Config,
     pub(crate) meters: Meters,
+    pub(crate) start: Instant,
 }
 
 /// A device, which owns all that outlives its connections.
@@ -50,6 +52,8 @@ pub(crate) struct Device {
     pub(crate) random: Random,
     /// Attempts and connections in a row that brought no acknowledgement.
     pub(crate) failures: u32,
+    /// To connect, so far.
+    attempts: u32,
     next_seq: u64,
     pub(crate) published: u64,
     pub(crate) acknowledged: SeqSet,
@@ -95,6 +99,7 @@ impl Device {
             outbox: Outbox::default(),
             random: Random::new(!config.seed, number),
             failures: 0,
+            attempts: 0,
             next_seq: 0,
             published: 0,
             acknowledged: SeqSet::default(),
@@ -111,7 +116,10 @@ impl Device {
             let meter = self.meter();
             meter.connecting.add(1);
             let timeout = self.fleet.config.connect_timeout;
-            let attempt = connect(self.fleet.clone(), self.number, self.device_id.clone(), self.tls.clone());
+            let server = self.fleet.config.server(self.number, self.attempts);
+            self.attempts = self.attempts.wrapping_add(1);
+            let attempt =
+                connect(self.fleet.clone(), server, self.number, self.device_id.clone(), self.tls.clone());
             let attempt = self.unless_over(Instant::now() + timeout, attempt).await;
             let meter = self.meter();
             meter.connecting.sub(1);
@@ -192,7 +200,9 @@ impl Device {
     fn make(&mut self, due: Instant, now: Instant) {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let ts = wall.saturating_sub(now.saturating_duration_since(due));
-        let ts_ms = i64::try_from(ts.as_millis()).unwrap_or(i64::MAX);
+        let off_ms =
+            self.fleet.config.clock_off_ms(self.number, now.saturating_duration_since(self.fleet.start));
+        let ts_ms = i64::try_from(ts.as_millis()).unwrap_or(i64::MAX).saturating_add(off_ms);
         let payload = self.vehicle.heartbeat(self.next_seq, ts_ms);
         self.outbox.push(self.next_seq, payload);
         self.next_seq += 1;
@@ -250,13 +260,14 @@ enum Attempt<T> {
 /// Opens a connection and waits for CONNACK. Cancel safe: a dropped attempt leaves nothing behind.
 async fn connect(
     fleet: Arc<Fleet>,
+    server: SocketAddr,
     number: u32,
     device_id: DeviceId,
     tls: Option<DeviceTls>,
 ) -> Result<(Connection, Accepted), Unconnected> {
     let config = &fleet.config;
     let v5 = config.speaks_v5(number);
-    let mut connection = Connection::open(config.mqtt, config.source(number), tls.as_ref(), v5).await?;
+    let mut connection = Connection::open(server, config.source(number), tls.as_ref(), v5).await?;
     let keep_alive_s = u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX);
     connection.connect(device_id.as_str(), keep_alive_s, config.session_state)?;
     connection.flush()?;

@@ -11,7 +11,8 @@
 //! - A heartbeat's bytes are made once. However often it is sent, they are the same, its `ts` too. DUP is set
 //!   only within one MQTT session, see [`SessionState`].
 //! - `seq` counts from 0 without gaps, for a heartbeat that is withheld is not made.
-//! - The content follows from [`Config::seed`] and the device number; only `ts` comes from the clock. With
+//! - The content follows from [`Config::seed`] and the device number; only `ts` comes from the clock, which
+//!   [`Config::clock_steps`] puts wrong. With
 //!   [`Pace::Interval`] it is the time at which the heartbeat fell due, so that a simulator or server that
 //!   falls behind shows in the freshness instead of hiding in a slower pace.
 //!
@@ -64,7 +65,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Backoff, Config, InvalidConfig, Pace, Problem, Protocol, SessionState};
+pub use config::{Backoff, ClockStep, Config, InvalidConfig, Pace, Problem, Protocol, SessionState};
 pub use report::{Counts, Latency, Lost, Milestones, ReasonCode, Report, Snapshot};
 pub use tls::{InvalidTls, Tls};
 
@@ -153,7 +154,7 @@ struct Launch {
 
 impl Launch {
     fn new(config: Config, making: CancellationToken, start: Instant) -> Self {
-        let fleet = Arc::new(Fleet { config, meters: Meters::new() });
+        let fleet = Arc::new(Fleet { config, meters: Meters::new(), start });
         let group = Signals { stop: making.child_token(), cut: None };
         Self { fleet, group, cut: Vec::new(), making, start, next: 0 }
     }

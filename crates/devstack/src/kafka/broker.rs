@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{STOP_MAX, probe};
+use super::{Door, STOP_MAX, probe};
 use crate::process::Process;
 use crate::{StackError, ports, wait};
 
@@ -20,6 +20,7 @@ pub(super) struct Cluster {
     pub(super) jars: PathBuf,
     pub(super) heap_mib: u32,
     pub(super) members: Vec<Member>,
+    pub(super) doors: Vec<Door>,
 }
 
 /// Where one broker listens.
@@ -118,8 +119,11 @@ impl Broker {
         wait::until_it_answers(self.process()?, &address.to_string(), answers)
     }
 
-    /// Starts the process where it does not run, and does not wait.
-    pub(super) fn launch(&mut self) -> Result<(), StackError> {
+    /// Starts the process where it does not run, on the same ports and data, and does not wait until it answers.
+    ///
+    /// # Errors
+    /// Where a port is taken or the program cannot be started.
+    pub fn launch(&mut self) -> Result<(), StackError> {
         if self.running().is_some() {
             return Ok(());
         }
@@ -141,6 +145,13 @@ impl Broker {
         command.arg("kafka.Kafka").arg(&properties);
         self.process = Some(Process::spawn(&name, &mut command, &self.log())?);
         Ok(())
+    }
+
+    /// One of Kafka's own tools, by its class, ready for its arguments.
+    pub(super) fn tool(&self, class: &str) -> Command {
+        let mut command = self.java(&self.folder.join("log4j2.yaml"));
+        command.arg(class);
+        command
     }
 
     /// Its process, where it runs.
@@ -204,7 +215,12 @@ fn properties_of(cluster: &Cluster, index: usize, logs: &Path) -> String {
     let voters: Vec<String> = cluster.members.iter().enumerate().map(voter).collect();
     let copies = cluster.members.len();
     let member = cluster.members[index];
+    let doors = || cluster.doors.iter().filter(|door| door.broker == index + 1);
+    let all = |text: fn(&Door) -> String| doors().map(text).collect::<String>();
     PROPERTIES
+        .replace("{doors}", &all(|door| format!(",{}://{}", door.name, door.listen)))
+        .replace("{doors_advertised}", &all(|door| format!(",{}://{}", door.name, door.advertised)))
+        .replace("{doors_protocol}", &all(|door| format!(",{}:PLAINTEXT", door.name)))
         .replace("{node_id}", &(index + 1).to_string())
         .replace("{voters}", &voters.join(","))
         .replace("{broker_address}", &member.broker.to_string())
@@ -226,12 +242,20 @@ mod tests {
             controller: SocketAddr::from(([127, 0, 0, 1], port + 1)),
         };
         let members = vec![member(10), member(20), member(30)];
-        let cluster = Cluster { jars: "/jars".into(), heap_mib: 1, members };
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let door = |broker| Door { broker, name: "SIDE".into(), listen: address(7), advertised: address(8) };
+        let cluster = Cluster { jars: "/jars".into(), heap_mib: 1, members, doors: vec![door(2), door(3)] };
         let text = properties_of(&cluster, 1, Path::new("/data/{log_folder}"));
         assert_eq!(text.matches('{').count(), 1, "{text}");
         assert!(text.contains("\nnode.id=2\n"), "{text}");
         assert!(text.contains("\ncontroller.quorum.voters=1@127.0.0.1:11,2@127.0.0.1:21,3@127.0.0.1:31\n"));
         assert!(text.contains("\nmin.insync.replicas=2\n"), "{text}");
+        assert!(text.contains(",CONTROLLER://127.0.0.1:21,SIDE://127.0.0.1:7\n"), "{text}");
+        assert!(
+            text.contains("\nadvertised.listeners=PLAINTEXT://127.0.0.1:20,SIDE://127.0.0.1:8\n"),
+            "{text}"
+        );
+        assert!(text.contains(",CONTROLLER:PLAINTEXT,SIDE:PLAINTEXT\n"), "{text}");
         assert!(text.contains("\nauto.create.topics.enable=false\n"), "{text}");
     }
 }
