@@ -1,8 +1,12 @@
 //! Rows, as they are inserted: one struct per table, its fields named and typed like the columns.
 
+mod ledger;
+
 use clickhouse::{Row, RowOwned, RowWrite};
 use serde::Serialize;
 use uuid::Uuid;
+
+pub use ledger::LedgerRow;
 
 /// A row of a table.
 pub trait TableRow: RowOwned + RowWrite + for<'a> Row<Value<'a> = Self> + Send + Sync + 'static {

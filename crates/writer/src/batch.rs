@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bus::{Lane, Offset};
-use store::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, NodeRow};
+use store::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, LedgerRow, NodeRow};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::row::{self, Input, Row};
@@ -50,6 +50,7 @@ pub(crate) struct Batch {
     pub dead_letters: Vec<DeadLetterRow>,
     pub nodes: Vec<NodeRow>,
     pub commands: Vec<CommandRow>,
+    pub ledgers: Vec<LedgerRow>,
     pub bytes: usize,
     pub opened_at: Instant,
     content: Xxh3,
@@ -67,6 +68,7 @@ impl Batch {
             dead_letters: Vec::new(),
             nodes: Vec::new(),
             commands: Vec::new(),
+            ledgers: Vec::new(),
             bytes: 0,
             opened_at: now,
             content: Xxh3::new(),
@@ -87,6 +89,7 @@ impl Batch {
             Row::DeadLetter(row) => self.dead_letters.push(row),
             Row::Node(row) => self.nodes.push(row),
             Row::Command(row) => self.commands.push(row),
+            Row::Ledger(row) => self.ledgers.push(row),
         }
     }
 
@@ -97,6 +100,7 @@ impl Batch {
             + self.dead_letters.len()
             + self.nodes.len()
             + self.commands.len()
+            + self.ledgers.len()
     }
 
     /// Whether it has reached a size at which it is closed.

@@ -45,6 +45,7 @@ async fn insert(store: &Store, batch: &Batch, token: &str) -> Result<(), InsertE
     store.insert(&batch.heartbeats, token).await?;
     store.insert(&batch.dead_letters, token).await?;
     store.insert(&batch.commands, token).await?;
+    store.insert(&batch.ledgers, token).await?;
     // Last: a node that stops has ended its sessions before.
     store.insert(&batch.nodes, token).await?;
     metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
@@ -58,6 +59,7 @@ fn count(batch: &Batch) {
         ("heartbeats", batch.heartbeats.len()),
         ("dead_letters", batch.dead_letters.len()),
         ("commands", batch.commands.len()),
+        ("node_ledgers", batch.ledgers.len()),
         ("nodes", batch.nodes.len()),
     ];
     for (table, rows) in tables {
