@@ -28,7 +28,7 @@ pub use consumer::{
     Assigned, Commit, CommitError, ConsumeError, Consumer, Polled, Record, Revocation, Start,
 };
 pub use probe::watch;
-pub use producer::{Broken, Delivery, DeliveryError, Flushed, Producer, SendError, Stream};
+pub use producer::{Broken, Delivery, DeliveryError, Flushed, Producer, SendError, Stream, Witness};
 pub use window::{Permit, Window};
 
 /// Number of a partition of a topic.
