@@ -12,6 +12,7 @@ mod commands;
 mod downlink;
 mod faults;
 mod heartbeats;
+mod ledger;
 mod messages;
 mod mqtt_client;
 mod packet_cases;

@@ -143,15 +143,19 @@ impl Pipeline {
         Client::connect(self.mqtt, device_id, protocol_level)
     }
 
+    /// The settings of all its processes.
+    pub(crate) fn settings(&self) -> &[String] {
+        &self.settings
+    }
+
+    /// A counter or gauge of the writer, all its labels together.
+    pub(crate) fn writer_metric(&self, name: &str) -> Result<f64> {
+        metric(self.writer_operations, name)
+    }
+
     /// A counter or gauge of the gateway, all its labels together.
     pub(crate) fn gateway_metric(&self, name: &str) -> Result<f64> {
-        let text = ureq::get(&format!("http://{}/metrics", self.gateway_operations))
-            .call()?
-            .body_mut()
-            .read_to_string()?;
-        let values =
-            text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
-        values.map(|(_, value)| value.parse::<f64>().context("a number")).sum()
+        metric(self.gateway_operations, name)
     }
 
     /// Whether the gateway says that it is ready.
@@ -216,6 +220,12 @@ fn await_ready(process: &mut Process, operations: SocketAddr) -> Result<()> {
         Ok(is_ready(operations)?.then_some(()))
     });
     ready.with_context(|| format!("{}: {}", process.name(), process.log_tail(20)))
+}
+
+fn metric(operations: SocketAddr, name: &str) -> Result<f64> {
+    let text = ureq::get(&format!("http://{operations}/metrics")).call()?.body_mut().read_to_string()?;
+    let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
+    values.map(|(_, value)| value.parse::<f64>().context("a number")).sum()
 }
 
 fn is_ready(operations: SocketAddr) -> Result<bool> {

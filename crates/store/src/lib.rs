@@ -4,6 +4,7 @@
 //! - [`rows`]: one struct per table that is inserted into, in the order of the table's columns.
 //! - [`Store::insert`]: one batch, under a token. The same rows under the same token are the same insert: the table
 //!   and every view on it take them once, however often the answer was lost.
+//! - [`Store::ledger`] and beside it: what adds up, and what does not.
 //! - [`Store::migrate`]: brings the schema (`migrations/*.sql`) up to date; forward only, checked, repeatable.
 //!
 //! What it does not do: retry, batch or decide what to do about an error: it tells [`Class`], the writer acts.
@@ -11,10 +12,12 @@
 mod client;
 mod config;
 mod insert;
+mod ledger;
 mod migrate;
 pub mod rows;
 
 pub use client::{QueryError, Store};
 pub use config::{Config, ConfigError};
 pub use insert::{Class, InsertError};
+pub use ledger::{HeartbeatKey, LedgerLine, Standing};
 pub use migrate::{Applied, MigrateError};

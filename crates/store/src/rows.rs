@@ -197,6 +197,44 @@ impl TableRow for CommandRow {
     const TABLE: &'static str = "commands";
 }
 
+/// `stream` of a row: the Kafka topic, in the numbers of the column.
+pub mod stream {
+    /// Events.
+    pub const EVENTS: i8 = 1;
+    /// Dead letters.
+    pub const DEAD_LETTERS: i8 = 2;
+}
+
+/// A row of `batches`; the columns are explained in the schema.
+#[derive(Clone, Debug, Default, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0005_batches.sql")]
+pub struct BatchRow {
+    pub stream: i8,
+    pub partition: u32,
+    pub first_offset: u64,
+    pub last_offset: u64,
+    pub content: u64,
+    pub records: u32,
+    pub produced_at: Millis,
+    pub landed_at: Millis,
+    pub attempts: u32,
+    pub replayed: bool,
+    pub found: u32,
+    pub refused: u32,
+    /// Seconds since 1970.
+    pub last_minute: u32,
+    pub node_ids: Vec<String>,
+    /// Seconds since 1970.
+    pub minutes: Vec<u32>,
+    pub heartbeats: Vec<u32>,
+    pub others: Vec<u32>,
+    pub dead_letters: Vec<u32>,
+}
+
+impl TableRow for BatchRow {
+    const TABLE: &'static str = "batches";
+}
+
 /// A ClickHouse `String` holds any bytes.
 fn as_string<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)

@@ -51,6 +51,10 @@ pub(crate) struct Batch {
     pub nodes: Vec<NodeRow>,
     pub commands: Vec<CommandRow>,
     pub ledgers: Vec<LedgerRow>,
+    /// What was consumed, by node and minute: heartbeats, other events, dead letters.
+    pub counts: std::collections::BTreeMap<(String, u32), [u32; 3]>,
+    produced_at_ms: i64,
+    records: u32,
     pub bytes: usize,
     pub opened_at: Instant,
     content: Xxh3,
@@ -69,6 +73,9 @@ impl Batch {
             nodes: Vec::new(),
             commands: Vec::new(),
             ledgers: Vec::new(),
+            counts: std::collections::BTreeMap::new(),
+            produced_at_ms: record.produced_at_ms,
+            records: 0,
             bytes: 0,
             opened_at: now,
             content: Xxh3::new(),
@@ -83,13 +90,59 @@ impl Batch {
         self.content.update(record.payload);
         // The texts of a row are those of the record, in allocations of their own.
         self.bytes += size_of::<HeartbeatRow>() + 2 * record.payload.len();
-        match row::of(record) {
+        self.records += 1;
+        let row = row::of(record);
+        self.count(&row);
+        match row {
             Row::Heartbeat(row) => self.heartbeats.push(*row),
             Row::Connection(row) => self.connections.push(row),
             Row::DeadLetter(row) => self.dead_letters.push(row),
             Row::Node(row) => self.nodes.push(row),
             Row::Command(row) => self.commands.push(row),
             Row::Ledger(row) => self.ledgers.push(row),
+        }
+    }
+
+    fn count(&mut self, row: &Row) {
+        let (node_id, at, kind) = match row {
+            Row::Heartbeat(row) => (&row.node_id, row.received_at, 0),
+            Row::Connection(row) => (&row.node_id, row.at, 1),
+            Row::Command(row) => (&row.node_id, row.at, 1),
+            Row::DeadLetter(row) => (&row.node_id, row.received_at, 2),
+            Row::Node(_) | Row::Ledger(_) => return,
+        };
+        let minute = u32::try_from(at.div_euclid(60_000) * 60).unwrap_or_default();
+        match self.counts.get_mut(&(node_id.clone(), minute)) {
+            Some(counts) => counts[kind] += 1,
+            None => {
+                let counts = self.counts.entry((node_id.clone(), minute)).or_default();
+                counts[kind] += 1;
+            }
+        }
+    }
+
+    /// The row that says that it landed.
+    pub(crate) fn row(&self) -> store::rows::BatchRow {
+        let counts = || self.counts.iter();
+        store::rows::BatchRow {
+            stream: if self.lane.stream == bus::Stream::Events {
+                store::rows::stream::EVENTS
+            } else {
+                store::rows::stream::DEAD_LETTERS
+            },
+            partition: self.lane.partition.0.unsigned_abs(),
+            first_offset: self.first.0.unsigned_abs(),
+            last_offset: self.last.0.unsigned_abs(),
+            content: self.content.digest(),
+            records: self.records,
+            produced_at: self.produced_at_ms,
+            last_minute: counts().map(|((_, minute), _)| *minute).max().unwrap_or_default(),
+            node_ids: counts().map(|((node_id, _), _)| node_id.clone()).collect(),
+            minutes: counts().map(|((_, minute), _)| *minute).collect(),
+            heartbeats: counts().map(|(_, counts)| counts[0]).collect(),
+            others: counts().map(|(_, counts)| counts[1]).collect(),
+            dead_letters: counts().map(|(_, counts)| counts[2]).collect(),
+            ..store::rows::BatchRow::default()
         }
     }
 

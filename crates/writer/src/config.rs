@@ -32,6 +32,9 @@ pub struct Config {
     pub buffered_bytes_max: u64,
     /// How long a stopping writer waits for the batches under way, milliseconds. Default 10,000. Range 100 to 600,000.
     pub shutdown_grace_ms: u32,
+    /// How often the writer looks whether the ledger of the last quarter of an hour adds up, seconds. Default 60: the ledger goes
+    /// by minutes. Range 0 (never: one of many writers is enough) to 86,400.
+    pub ledger_look_every_s: u32,
 }
 
 impl Default for Config {
@@ -45,6 +48,7 @@ impl Default for Config {
             batch_age_ms: 1_000,
             buffered_bytes_max: 384 << 20,
             shutdown_grace_ms: 10_000,
+            ledger_look_every_s: 60,
         }
     }
 }
@@ -59,6 +63,7 @@ impl Config {
             .within("batch_age_ms", self.batch_age_ms, 1..=60_000)
             .within("buffered_bytes_max", self.buffered_bytes_max, 1 << 20..=1 << 36)
             .within("shutdown_grace_ms", self.shutdown_grace_ms, 100..=600_000)
+            .within("ledger_look_every_s", self.ledger_look_every_s, 0..=86_400)
             .done()
     }
 

@@ -48,6 +48,7 @@ async fn insert(store: &Store, batch: &Batch, token: &str) -> Result<(), InsertE
     store.insert(&batch.ledgers, token).await?;
     // Last: a node that stops has ended its sessions before.
     store.insert(&batch.nodes, token).await?;
+    store.insert(&[batch.row()], token).await?;
     metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
     Ok(())
 }
