@@ -56,6 +56,7 @@ CREATE OR REPLACE VIEW ledger AS
 WITH
     toDateTime({since:DateTime('UTC')}, 'UTC') AS since,
     toDateTime({until:DateTime('UTC')}, 'UTC') AS until,
+    (SELECT toStartOfMinute(min(m.applied_at)) FROM schema_migrations AS m WHERE m.version = 6) AS kept_since,
     counted AS
     (
         SELECT
@@ -190,11 +191,13 @@ SELECT
     toUInt64(c.last_told) AS last_offset,
     multiIf(
         minute < now() - INTERVAL 89 DAY, 'expired',
-        minute < (SELECT min(m.applied_at) FROM schema_migrations AS m WHERE m.version = 6), 'before',
+        minute < kept_since, 'before',
         c.node_id = '' AND dead_standing = dead_lettered, 'foreign',
         l.open_starts > 0 OR last_offset > r.last_read OR (c.last_told = 0 AND minute + 75 > now()), 'open',
         in_gap, 'gap',
         produced > consumed OR acknowledged > produced, 'difference',
+        -- Writers of before count nothing, and may go on for a while.
+        (standing > heartbeats OR dead_standing > dead_lettered) AND minute < kept_since + INTERVAL 1 HOUR, 'before',
         standing > heartbeats OR dead_standing != dead_lettered, 'difference',
         consumed > produced + failed AND l.lost_starts = 0, 'difference',
         replaced > 0, 'unverified',
