@@ -45,6 +45,7 @@ struct Totals {
     heartbeats: u64,
     standing: u64,
     deduplicated: u64,
+    refused: u64,
     lost: u64,
     unverified: u64,
     dead_lettered: u64,
@@ -125,7 +126,7 @@ fn exit_code(totals: &Totals, all_looked_up: bool, waited: bool) -> u8 {
 
 fn totals(report: &Report) -> Totals {
     let mut totals = Totals::default();
-    for Looked { line, deduplicated, lost, unverified, .. } in &report.lines {
+    for Looked { line, deduplicated, refused, lost, unverified, .. } in &report.lines {
         totals.lines += 1;
         totals.acknowledged += line.acknowledged;
         totals.repeated += line.repeated;
@@ -136,6 +137,7 @@ fn totals(report: &Report) -> Totals {
         totals.heartbeats += line.heartbeats;
         totals.standing += line.standing;
         totals.deduplicated += deduplicated;
+        totals.refused += refused;
         totals.lost += lost;
         totals.unverified += unverified;
         totals.dead_lettered += line.dead_lettered;
@@ -168,6 +170,7 @@ fn table(document: &Document<'_>, out: &mut impl Write) -> anyhow::Result<()> {
             totals.deduplicated,
             "of these, standing under another record: sent more than once",
         ),
+        ("  refused", totals.refused, "of these, dead letters as ClickHouse does not take them"),
         ("  lost", totals.lost, "of these, standing nowhere"),
         ("  unverified", totals.unverified, "of these, not to be looked up any more"),
         ("gap", totals.gap, "records that Kafka dropped before they were read"),

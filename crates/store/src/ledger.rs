@@ -107,14 +107,6 @@ impl Store {
                 WHERE h.kafka_partition = ? AND h.received_at >= (SELECT min(from_minute) FROM read)
                     AND h.received_at < (SELECT max(to_minute) + 60 FROM read)
             )
-            AND record NOT IN
-            (
-                -- What the table does not take is a dead letter.
-                SELECT d.kafka_offset FROM dead_letters AS d
-                WHERE d.source = 'writer' AND d.topic != 'dead_letters' AND d.kafka_partition = ?
-                    AND d.received_at >= (SELECT min(from_minute) FROM read)
-                    AND d.received_at < (SELECT max(to_minute) + 60 FROM read)
-            )
             ORDER BY record LIMIT ?";
         let first = minutes.iter().copied().min().unwrap_or_default();
         let query = self
@@ -124,7 +116,6 @@ impl Store {
             .bind(minutes)
             .bind(first)
             .bind(first)
-            .bind(partition)
             .bind(partition)
             .bind(limit);
         bounded(query, standing).fetch_all::<u64>().await.map_err(|source| self.query_error(source))
@@ -150,6 +141,21 @@ impl Store {
         let query = self.client.query(sql).bind(keys);
         let standing = bounded(query, Standing::Unmerged).fetch_all::<HeartbeatKey>().await;
         standing.map_err(|source| self.query_error(source))
+    }
+
+    /// Which of these records of the events topic are dead letters of the writer: ClickHouse refused them.
+    ///
+    /// # Errors
+    /// Where the server does not answer. Cancel safe.
+    pub async fn refused_records(&self, partition: u32, offsets: &[u64]) -> Result<Vec<u64>, QueryError> {
+        if offsets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT DISTINCT kafka_offset FROM dead_letters \
+                   WHERE source = 'writer' AND topic != 'dead_letters' AND kafka_partition = ? AND has(?, kafka_offset)";
+        let query = self.client.query(sql).bind(partition).bind(offsets);
+        let refused = bounded(query, Standing::Unmerged).fetch_all::<u64>().await;
+        refused.map_err(|source| self.query_error(source))
     }
 
     /// The ranges of records of the batches that have records of that node and minute: (first, last).

@@ -4,20 +4,26 @@
 //! - [`rows`]: one struct per table that is inserted into, in the order of the table's columns.
 //! - [`Store::insert`]: one batch, under a token. The same rows under the same token are the same insert: the table
 //!   and every view on it take them once, however often the answer was lost.
+//! - [`Store::held`] and [`Store::complete_views`]: what to ask and to do where an insert is repeated so late that its token may be
+//!   forgotten.
 //! - [`Store::ledger`] and beside it: what adds up, and what does not.
 //! - [`Store::migrate`]: brings the schema (`migrations/*.sql`) up to date; forward only, checked, repeatable.
 //!
-//! What it does not do: retry, batch or decide what to do about an error: it tells [`Class`], the writer acts.
+//! What it does not do: retry, batch or decide what to do about an error: it tells the [`Trouble`], the writer acts.
 
 mod client;
 mod config;
+mod held;
 mod insert;
 mod ledger;
 mod migrate;
 pub mod rows;
+mod trouble;
 
 pub use client::{QueryError, Store};
 pub use config::{Config, ConfigError};
-pub use insert::{Class, InsertError};
+pub use held::Held;
+pub use insert::InsertError;
 pub use ledger::{HeartbeatKey, LedgerLine, Standing};
 pub use migrate::{Applied, MigrateError};
+pub use trouble::{Class, Trouble};

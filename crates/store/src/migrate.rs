@@ -7,6 +7,8 @@ use clickhouse::Row;
 use clickhouse::error::Error;
 use serde::{Deserialize, Serialize};
 
+use crate::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, NodeRow, RecordRow};
+use crate::trouble::{Class, Trouble};
 use crate::{QueryError, Store};
 
 struct Migration {
@@ -85,6 +87,17 @@ pub enum MigrateError {
         /// Which database.
         database: String,
     },
+    /// A table or a view is not as this version knows it: somebody changed it by hand.
+    #[error("table {table} in database {database} is not as this version made it")]
+    Table {
+        /// Which table.
+        table: &'static str,
+        /// Which database.
+        database: String,
+        /// What differs.
+        #[source]
+        source: Error,
+    },
     /// The database lacks migrations.
     #[error("database {database} lacks {} migrations: run `fleetpulse migrate`", missing)]
     Behind {
@@ -114,15 +127,33 @@ impl Store {
         Ok(applied)
     }
 
-    /// Checks that the schema is up to date.
+    /// Checks that the schema is up to date, and that tables and views are as this version knows them.
     ///
     /// # Errors
-    /// Where it is not, or ClickHouse does not answer.
+    /// Where it is not so, or ClickHouse does not answer.
     pub async fn check_schema(&self) -> Result<(), MigrateError> {
         match self.missing().await?.len() {
-            0 => Ok(()),
-            missing => Err(MigrateError::Behind { database: self.database.clone(), missing }),
+            0 => {}
+            missing => return Err(MigrateError::Behind { database: self.database.clone(), missing }),
         }
+        self.check_table::<HeartbeatRow>().await?;
+        self.check_table::<ConnectionRow>().await?;
+        self.check_table::<DeadLetterRow>().await?;
+        self.check_table::<NodeRow>().await?;
+        self.check_table::<CommandRow>().await
+    }
+
+    async fn check_table<R: RecordRow>(&self) -> Result<(), MigrateError> {
+        // Opening an insert compares the columns; without a row it sends nothing.
+        let columns = self.client.insert::<R>(R::TABLE).await.map(drop);
+        let checked = match columns {
+            Ok(()) => self.check_views::<R>().await,
+            Err(error) => Err(error),
+        };
+        checked.map_err(|source| match Trouble::of(&source).class() {
+            Class::Fatal => MigrateError::Table { table: R::TABLE, database: self.database.clone(), source },
+            _ => self.query_error(source).into(),
+        })
     }
 
     async fn missing(&self) -> Result<Vec<&'static Migration>, MigrateError> {
@@ -173,6 +204,12 @@ impl Store {
         noted.execute().await.map_err(|source| self.query_error(source))?;
         Ok(())
     }
+}
+
+/// Whether a view of this name is ours.
+pub(crate) fn makes_view(name: &str) -> bool {
+    let made = format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name} ");
+    MIGRATIONS.iter().any(|migration| migration.sql.contains(&made))
 }
 
 fn checksum(migration: &Migration) -> u64 {

@@ -14,6 +14,42 @@ pub trait TableRow: RowOwned + RowWrite + for<'a> Row<Value<'a> = Self> + Send +
     const TABLE: &'static str;
 }
 
+/// A row that came from one Kafka record.
+pub trait RecordRow: TableRow {
+    /// The column of [`RecordRow::time`]: what the table is parted by, so that parts of other times are not looked into.
+    const TIME: &'static str;
+    /// When it was, by that column.
+    fn time(&self) -> Millis;
+    /// Partition of the record.
+    fn kafka_partition(&self) -> u32;
+    /// Its number in the partition.
+    fn kafka_offset(&self) -> u64;
+}
+
+macro_rules! record_row {
+    ($row:ty, $time:ident) => {
+        impl RecordRow for $row {
+            const TIME: &'static str = stringify!($time);
+            fn time(&self) -> Millis {
+                self.$time
+            }
+            fn kafka_partition(&self) -> u32 {
+                self.kafka_partition
+            }
+            fn kafka_offset(&self) -> u64 {
+                self.kafka_offset
+            }
+        }
+    };
+}
+
+record_row!(HeartbeatRow, received_at);
+record_row!(ConnectionRow, connected_at);
+record_row!(DeadLetterRow, received_at);
+record_row!(NodeRow, at);
+record_row!(CommandRow, issued_at);
+record_row!(LedgerRow, told_at);
+
 /// Milliseconds since 1970-01-01 UTC, a `DateTime64(3)`.
 pub type Millis = i64;
 
@@ -138,6 +174,8 @@ impl DeadLetterRow {
     pub const GATEWAY: i8 = 1;
     /// `source` of a record that the writer rejected.
     pub const WRITER: i8 = 2;
+    /// `reason` of a record that ClickHouse does not take.
+    pub const REFUSED: &'static str = "refused_by_clickhouse";
 }
 
 impl TableRow for DeadLetterRow {
@@ -233,6 +271,21 @@ pub struct BatchRow {
 
 impl TableRow for BatchRow {
     const TABLE: &'static str = "batches";
+}
+
+/// A row of `ingest_gaps`; the columns are explained in the schema.
+#[derive(Clone, Debug, PartialEq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0005_batches.sql")]
+pub struct GapRow {
+    pub stream: i8,
+    pub partition: u32,
+    pub first_offset: u64,
+    pub last_offset: u64,
+    pub found_at: Millis,
+}
+
+impl TableRow for GapRow {
+    const TABLE: &'static str = "ingest_gaps";
 }
 
 /// A ClickHouse `String` holds any bytes.

@@ -30,6 +30,10 @@ pub struct Config {
     pub batch_age_ms: u32,
     /// Most bytes of all batches in memory. Default 402,653,184 (384 MiB). Range 1 MiB to 64 GiB.
     pub buffered_bytes_max: u64,
+    /// Most records of one batch that may become dead letters because ClickHouse refuses them. Default 100: a few damaged ones must
+    /// not hold up a partition, but where it refuses them by the hundred the schema is wrong, and the writer stops before
+    /// it has thrown away what could have been stored. Range 0 (stop at the first) to 1,000,000.
+    pub refused_rows_max: u32,
     /// How long a stopping writer waits for the batches under way, milliseconds. Default 10,000. Range 100 to 600,000.
     pub shutdown_grace_ms: u32,
     /// How often the writer looks whether the ledger of the last quarter of an hour adds up, seconds. Default 60: the ledger goes
@@ -47,6 +51,7 @@ impl Default for Config {
             batch_bytes_max: 64 << 20,
             batch_age_ms: 1_000,
             buffered_bytes_max: 384 << 20,
+            refused_rows_max: 100,
             shutdown_grace_ms: 10_000,
             ledger_look_every_s: 60,
         }
@@ -62,6 +67,7 @@ impl Config {
             .within("batch_bytes_max", self.batch_bytes_max, 1 << 10..=1 << 30)
             .within("batch_age_ms", self.batch_age_ms, 1..=60_000)
             .within("buffered_bytes_max", self.buffered_bytes_max, 1 << 20..=1 << 36)
+            .within("refused_rows_max", self.refused_rows_max, 0..=1_000_000)
             .within("shutdown_grace_ms", self.shutdown_grace_ms, 100..=600_000)
             .within("ledger_look_every_s", self.ledger_look_every_s, 0..=86_400)
             .done()

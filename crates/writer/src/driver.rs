@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use bus::{Assigned, Commit, CommitError, ConsumeError, Consumer, Lane as Id, Polled, Record, Revocation};
 use ops::Condition;
-use store::{InsertError, Store};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{CloseReason, Limits};
-use crate::lane::{Closing, Lane, Step};
+use crate::insert::{Inserter, LandError, Landing};
+use crate::lane::{Closing, Insert, Lane, Step};
 use crate::row::Input;
-use crate::{Config, RunError, insert};
+use crate::{Config, RunError};
 
 /// How long a poll waits for the next record: the delay with which a landed insert is noticed while nothing comes in.
 const POLL: Duration = Duration::from_millis(10);
@@ -39,7 +39,7 @@ pub(crate) struct Driver {
 struct Lanes {
     limits: Limits,
     buffered_bytes_max: usize,
-    store: Store,
+    inserter: Inserter,
     runtime: Handle,
     lanes: HashMap<Id, Owned>,
     commits: Vec<Commit>,
@@ -58,21 +58,44 @@ struct Owned {
 struct Landed {
     id: Id,
     assignment: u64,
-    outcome: Result<(), InsertError>,
+    outcome: Result<Landing, LandError>,
+}
+
+/// Tells the driver how an insert ended, however it ends: a panic is heard, too.
+struct Report {
+    id: Id,
+    assignment: u64,
+    outcome: Option<Result<Landing, LandError>>,
+    to: SyncSender<Landed>,
+}
+
+impl Report {
+    fn end(mut self, outcome: Result<Landing, LandError>) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome.take() {
+            // The driver is gone: so is its interest.
+            let _unheard = self.to.send(Landed { id: self.id, assignment: self.assignment, outcome });
+        }
+    }
 }
 
 impl Driver {
     pub(crate) fn new(
         config: &Config,
         consumer: Consumer,
-        store: Store,
+        inserter: Inserter,
         runtime: Handle,
         joined: Condition,
     ) -> Self {
         let state = Lanes {
             limits: config.limits(),
             buffered_bytes_max: usize::try_from(config.buffered_bytes_max).unwrap_or(usize::MAX),
-            store,
+            inserter,
             runtime,
             lanes: HashMap::new(),
             commits: Vec::new(),
@@ -238,8 +261,8 @@ impl Lanes {
                 continue;
             };
             owned.insert = None;
-            outcome.map_err(RunError::Insert)?;
-            let step = owned.lane.landed(&self.limits, Instant::now());
+            let landing = outcome.map_err(|source| RunError::Insert { lane: id, source: source.into() })?;
+            let step = owned.lane.landed(landing, &self.limits, Instant::now());
             self.act(id, step);
         }
         Ok(())
@@ -278,19 +301,16 @@ impl Lanes {
         }
         match step {
             Step::Commit(commit) => self.commits.push(commit),
-            Step::Insert(batch) => {
+            Step::Insert(Insert { batch, asks }) => {
                 let Some(owned) = self.lanes.get_mut(&id) else {
                     return;
                 };
-                let (store, outcomes, assignment) =
-                    (self.store.clone(), self.landed.0.clone(), owned.assignment);
+                let (inserter, outcomes) = (self.inserter.clone(), self.landed.0.clone());
+                let assignment = owned.assignment;
+                let report = Report { id, assignment, outcome: Some(Err(LandError::Panicked)), to: outcomes };
                 // Ends by itself, or is aborted when its partition is forgotten.
-                let task = self.runtime.spawn(async move {
-                    let outcome = insert::until_landed(&store, &batch).await;
-                    drop(batch);
-                    // The driver is gone: so is its interest.
-                    let _unheard = outcomes.send(Landed { id, assignment, outcome });
-                });
+                let task =
+                    self.runtime.spawn(async move { report.end(inserter.until_landed(&batch, asks).await) });
                 owned.insert = Some(task.abort_handle());
             }
         }

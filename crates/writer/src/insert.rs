@@ -1,82 +1,297 @@
-//! Inserts a batch until it has landed.
+//! Brings a batch into ClickHouse, again and again until all of it stands.
+//!
+//! The first attempt of the writer that announced a batch goes out as it is, under the batch's token. Every other attempt *asks*
+//! first, as an earlier one may have landed, wholly or in part, and its token may be forgotten: whether the batch's row in
+//! `batches` stands, which is inserted last and so says that everything does; else, table by table, which rows stand. What stands
+//! is brought into the views, what does not is inserted.
+//!
+//! The token still matters then: it stops an earlier attempt that lands between question and insert.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use store::{Class, InsertError, Store};
+use ops::Condition;
+use store::rows::{DeadLetterRow, RecordRow, TableRow};
+use store::{Class, InsertError, Store, Trouble};
 
 use crate::batch::Batch;
+use crate::rows::Rows;
 
-/// Between two attempts: doubled each time, up to the longest, less a random half.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A batch that was opened longer ago asks before its first attempt, too. A writer that was stopped for a while (by a debugger, by
+/// its machine) may have lost the partition meanwhile without knowing; its batch stands then by another's hand. Under half of the
+/// shortest session timeout, so that the group cannot have moved on before.
+const BLIND_MAX: Duration = Duration::from_secs(2);
 
-/// Inserts every row of a batch under the batch's token, again and again until each table has confirmed it.
-///
-/// # Errors
-/// Where no repetition helps. Cancel safe: a dropped insert may have landed; the same batch under the same token lands
-/// once.
-pub(crate) async fn until_landed(store: &Store, batch: &Batch) -> Result<(), InsertError> {
-    let token = batch.token();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        match insert(store, batch, &token).await {
-            Ok(()) => {
-                count(batch);
-                return Ok(());
-            }
-            Err(error) => {
-                metrics::counter!("fleetpulse_writer_insert_failures_total", "reason" => error.reason())
-                    .increment(1);
-                if error.class() == Class::Fatal {
-                    return Err(error);
+/// How a batch came to stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Landing {
+    /// Rows that stood already when it was asked.
+    pub found: usize,
+}
+
+/// Why a batch cannot be brought in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LandError {
+    #[error(transparent)]
+    Insert(#[from] InsertError),
+    #[error(
+        "clickhouse refuses {refused} records of one batch (setting `writer.refused_rows_max`): that is no damaged record, that is the schema"
+    )]
+    Refused {
+        refused: usize,
+        #[source]
+        source: InsertError,
+    },
+    #[error("the task that inserted a batch panicked")]
+    Panicked,
+}
+
+/// What all inserts of a writer share.
+#[derive(Clone)]
+pub(crate) struct Inserter {
+    store: Store,
+    refused_max: usize,
+    troubled: Arc<Troubled>,
+}
+
+/// How many batches are being repeated, and the condition that says that none is.
+struct Troubled {
+    batches: AtomicUsize,
+    lands: Condition,
+}
+
+/// One batch that is being repeated, for as long as this lives.
+struct InTrouble(Arc<Troubled>);
+
+/// One attempt.
+struct Attempt<'a> {
+    store: &'a Store,
+    batch: &'a Batch,
+    token: &'a str,
+    asks: bool,
+    refused_max: usize,
+    found: usize,
+    refused: Vec<DeadLetterRow>,
+}
+
+impl Inserter {
+    /// `lands` is true while no batch waits for ClickHouse to get over some trouble.
+    pub(crate) fn new(store: Store, refused_max: u32, lands: Condition) -> Self {
+        lands.set(true);
+        let troubled = Arc::new(Troubled { batches: AtomicUsize::new(0), lands });
+        Self { store, refused_max: usize::try_from(refused_max).unwrap_or(usize::MAX), troubled }
+    }
+
+    /// Inserts a batch until all of it stands. `asks`: an earlier attempt may have been made.
+    ///
+    /// # Errors
+    /// Where no repetition helps. Cancel safe: whoever repeats it asks first.
+    pub(crate) async fn until_landed(&self, batch: &Batch, asks: bool) -> Result<Landing, LandError> {
+        let rows = Rows::of(batch);
+        let token = batch.token();
+        let started_at = std::time::Instant::now();
+        let mut trouble: Option<InTrouble> = None;
+        let mut pauses = 0;
+        loop {
+            let asks = asks || pauses > 0 || batch.opened_at.elapsed() > BLIND_MAX;
+            let mut attempt = Attempt {
+                store: &self.store,
+                batch,
+                token: &token,
+                asks,
+                refused_max: self.refused_max,
+                found: 0,
+                refused: Vec::new(),
+            };
+            match attempt.all(&rows, pauses + 1).await {
+                Ok(()) => {
+                    metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
+                    count(&rows, &attempt);
+                    return Ok(Landing { found: attempt.found });
                 }
-                tracing::warn!(lane = %batch.lane, rows = batch.rows(), token, error = &error as &dyn std::error::Error, "insert failed, again");
+                Err(error) => {
+                    let met = error.trouble();
+                    metrics::counter!("fleetpulse_writer_insert_failures_total", "reason" => met.name())
+                        .increment(1);
+                    // What is still to be parted here is a dead letter that is refused, too, or there are too many.
+                    if matches!(met.class(), Class::Fatal | Class::Part) {
+                        return Err(error);
+                    }
+                    tracing::warn!(lane = %batch.lane, records = batch.len(), token, trouble = met.name(), error = &error as &dyn std::error::Error, "insert failed, again");
+                    trouble.get_or_insert_with(|| InTrouble::begin(&self.troubled));
+                    tokio::time::sleep(pause(met, pauses, batch)).await;
+                    pauses += 1;
+                }
             }
         }
-        tokio::time::sleep(jittered(pause, batch)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-async fn insert(store: &Store, batch: &Batch, token: &str) -> Result<(), InsertError> {
-    let started_at = std::time::Instant::now();
-    // One after the other: what a device's `Connected` tells is there before its heartbeats.
-    store.insert(&batch.connections, token).await?;
-    store.insert(&batch.heartbeats, token).await?;
-    store.insert(&batch.dead_letters, token).await?;
-    store.insert(&batch.commands, token).await?;
-    store.insert(&batch.ledgers, token).await?;
-    // Last: a node that stops has ended its sessions before.
-    store.insert(&batch.nodes, token).await?;
-    store.insert(&[batch.row()], token).await?;
-    metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
-    Ok(())
+impl LandError {
+    fn trouble(&self) -> Trouble {
+        match self {
+            Self::Insert(error) | Self::Refused { source: error, .. } => error.trouble(),
+            Self::Panicked => Trouble::Other,
+        }
+    }
+}
+
+impl Attempt<'_> {
+    async fn all(&mut self, rows: &Rows, attempt: u32) -> Result<(), LandError> {
+        if self.asks && self.store.batch_stands(&rows.batch).await? {
+            self.found = rows.len();
+            return Ok(());
+        }
+        // One after the other: what a device's `Connected` tells is there before its heartbeats.
+        self.table(&rows.connections).await?;
+        self.table(&rows.heartbeats).await?;
+        self.table(&rows.commands).await?;
+        self.table(&rows.dead_letters).await?;
+        self.table(&rows.ledgers).await?;
+        // A node that stops has ended its sessions before.
+        self.table(&rows.nodes).await?;
+        let refused = std::mem::take(&mut self.refused);
+        self.table(&refused).await?;
+        self.refused = refused;
+        // Rows keyed by their range: inserted again they are the same rows.
+        self.store.insert(rows.gaps.iter(), self.token).await?;
+        // Last: it says that all the others stand.
+        let mut told = rows.batch.clone();
+        told.landed_at = now_ms();
+        told.attempts = attempt;
+        told.replayed = self.asks;
+        told.found = u32::try_from(self.found).unwrap_or(u32::MAX);
+        told.refused = u32::try_from(self.refused.len()).unwrap_or(u32::MAX);
+        self.store.insert(std::iter::once(&told), self.token).await?;
+        Ok(())
+    }
+
+    /// Rows of one table.
+    async fn table<R: RecordRow>(&mut self, rows: &[R]) -> Result<(), LandError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if !self.asks {
+            match self.store.insert(rows.iter(), self.token).await {
+                Err(error) if error.trouble().class() == Class::Part => {}
+                outcome => return Ok(outcome?),
+            }
+        }
+        // Halves of halves, in order, until what is refused stands alone.
+        let mut parts = vec![rows];
+        while let Some(part) = parts.pop() {
+            match self.asking(part, part.len() == rows.len()).await {
+                Err(error) if error.trouble().class() == Class::Part => match part {
+                    [row] => self.refuse(row, error)?,
+                    _ => {
+                        let (first, second) = part.split_at(part.len() / 2);
+                        parts.extend([second, first]);
+                    }
+                },
+                outcome => outcome?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What stands goes into the views; what does not is inserted.
+    async fn asking<R: RecordRow>(&mut self, part: &[R], whole: bool) -> Result<(), InsertError> {
+        let held = self.store.held(part).await?;
+        if !held.is_empty() {
+            self.store.complete_views(part).await?;
+        }
+        let missing: Vec<&R> = part.iter().filter(|row| !held.holds(*row)).collect();
+        let found = part.len() - missing.len();
+        let token = match (missing.first(), missing.last()) {
+            (Some(first), Some(last)) if !whole || found > 0 => {
+                let (first, last) = (first.kafka_offset(), last.kafka_offset());
+                format!("{}/{first}-{last}/{}", self.token, missing.len())
+            }
+            _ => self.token.to_owned(),
+        };
+        self.store.insert(missing.iter().copied(), &token).await?;
+        self.found += found;
+        Ok(())
+    }
+
+    /// A record that ClickHouse does not take becomes a dead letter, with its bytes and with what was said.
+    fn refuse<R: RecordRow>(&mut self, row: &R, error: InsertError) -> Result<(), LandError> {
+        if R::TABLE == DeadLetterRow::TABLE {
+            return Err(error.into());
+        }
+        let record = self.batch.records().find(|record| record.offset.0.unsigned_abs() == row.kafka_offset());
+        self.refused.extend(record.map(|record| crate::row::refused(&record, &error)));
+        let refused = self.refused.len();
+        if refused > self.refused_max {
+            return Err(LandError::Refused { refused, source: error });
+        }
+        tracing::error!(lane = %self.batch.lane, offset = row.kafka_offset(), error = &error as &dyn std::error::Error, "clickhouse refuses a record: it becomes a dead letter");
+        Ok(())
+    }
+}
+
+impl InTrouble {
+    fn begin(troubled: &Arc<Troubled>) -> Self {
+        troubled.batches.fetch_add(1, Ordering::Relaxed);
+        troubled.tell();
+        Self(troubled.clone())
+    }
+}
+
+impl Drop for InTrouble {
+    fn drop(&mut self) {
+        self.0.batches.fetch_sub(1, Ordering::Relaxed);
+        self.0.tell();
+    }
+}
+
+impl Troubled {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+    fn tell(&self) {
+        let batches = self.batches.load(Ordering::Relaxed);
+        metrics::gauge!("fleetpulse_writer_repeating_batches").set(batches as f64);
+        self.lands.set(batches == 0);
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds and rows in a histogram")]
-fn count(batch: &Batch) {
+fn count(rows: &Rows, attempt: &Attempt<'_>) {
     let tables = [
-        ("connections", batch.connections.len()),
-        ("heartbeats", batch.heartbeats.len()),
-        ("dead_letters", batch.dead_letters.len()),
-        ("commands", batch.commands.len()),
-        ("node_ledgers", batch.ledgers.len()),
-        ("nodes", batch.nodes.len()),
+        ("connections", rows.connections.len()),
+        ("heartbeats", rows.heartbeats.len()),
+        ("dead_letters", rows.dead_letters.len() + attempt.refused.len()),
+        ("commands", rows.commands.len()),
+        ("node_ledgers", rows.ledgers.len()),
+        ("nodes", rows.nodes.len()),
     ];
     for (table, rows) in tables {
         metrics::counter!("fleetpulse_writer_rows_total", "table" => table).increment(rows as u64);
     }
-    metrics::histogram!("fleetpulse_writer_batch_rows").record(batch.rows() as f64);
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
+    metrics::counter!("fleetpulse_writer_found_rows_total").increment(attempt.found as u64);
+    metrics::counter!("fleetpulse_writer_refused_rows_total").increment(attempt.refused.len() as u64);
+    metrics::histogram!("fleetpulse_writer_batch_rows").record(rows.len() as f64);
+    let now_ms = now_ms();
     let freshness = metrics::histogram!("fleetpulse_writer_freshness_seconds");
-    for row in &batch.heartbeats {
+    for row in &rows.heartbeats {
         freshness.record((now_ms - row.received_at).max(0) as f64 / 1_000.0);
     }
 }
 
-/// Partitions that failed together do not come back together: the range's own numbers spread them.
-fn jittered(pause: Duration, batch: &Batch) -> Duration {
-    let seed = batch.first.0.wrapping_mul(31).wrapping_add(batch.lane.partition.0.into()).unsigned_abs();
+fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Before the next attempt: doubled each time up to a longest, less a random half. Partitions that failed together do not come
+/// back together: the range's own numbers spread them.
+fn pause(met: Trouble, pauses: u32, batch: &Batch) -> Duration {
+    let (first, longest) = match met.class() {
+        Class::Pause => (Duration::from_secs(1), Duration::from_secs(10)),
+        _ => (Duration::from_millis(100), Duration::from_secs(5)),
+    };
+    let pause = (first * 2_u32.saturating_pow(pauses.min(10))).min(longest);
+    let seed = batch.first.0.wrapping_mul(31).wrapping_add(batch.lane.partition.0.into());
+    let seed = seed.wrapping_add(pauses.into()).unsigned_abs();
     pause / 2 + pause.mul_f64((seed % 997) as f64 / 997.0 / 2.0)
 }

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use bus::{Assigned, Commit, CommitError, Lane as Id, Offset, Start};
 
-use crate::batch::{Batch, CloseReason, Limits};
+use crate::batch::{Batch, CloseReason, Gap, Limits};
+use crate::insert::Landing;
 use crate::note::{self, NotUnderstood};
 use crate::row::Input;
 
@@ -25,6 +26,7 @@ use crate::row::Input;
 const COMMIT_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// One partition that is ours.
+#[derive(Clone)]
 pub(crate) struct Lane {
     id: Id,
     filling: Option<Batch>,
@@ -33,8 +35,11 @@ pub(crate) struct Lane {
     replay: Option<Offset>,
     /// Where reading starts; an older record would be a bug of the client, a newer first one is a gap.
     next: Option<Offset>,
+    /// Nothing was ever committed, or what was is forgotten: then rows may stand already. So every batch asks, until one finds none.
+    unknown: bool,
 }
 
+#[derive(Clone)]
 enum State {
     Idle,
     Announcing(Arc<Batch>),
@@ -52,14 +57,15 @@ pub(crate) enum Step {
     /// Commit; its outcome goes to [`Lane::committed`].
     Commit(Commit),
     /// Insert until it has landed; then call [`Lane::landed`].
-    Insert(Arc<Batch>),
+    Insert(Insert),
 }
 
-/// Offsets that should have been there and were not: Kafka dropped them before they were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gap {
-    pub first: Offset,
-    pub last: Offset,
+/// A batch to be inserted.
+#[derive(Clone)]
+pub(crate) struct Insert {
+    pub batch: Arc<Batch>,
+    /// It may stand already, wholly or in part: ask first.
+    pub asks: bool,
 }
 
 /// What came of a record.
@@ -87,7 +93,8 @@ impl Lane {
             Start::Oldest => (None, None),
             Start::Committed(next, note) => (Some(*next), note::parse(note)?),
         };
-        Ok(Self { id: assigned.lane, filling: None, state: State::Idle, replay, next })
+        let unknown = next.is_none();
+        Ok(Self { id: assigned.lane, filling: None, state: State::Idle, replay, next, unknown })
     }
 
     /// Takes the next record.
@@ -109,7 +116,11 @@ impl Lane {
             }
             self.replay = None;
         }
-        let gap = expected.filter(|expected| *expected < offset);
+        let gap = expected.filter(|expected| *expected < offset).map(|first| Gap {
+            first,
+            last: Offset(offset.0 - 1),
+            found_at_ms: record.produced_at_ms,
+        });
         let mut step = None;
         if self.replay.is_some_and(|last| last < offset) {
             // The end of the announced range is gone from Kafka: what is left of it is the batch.
@@ -117,13 +128,12 @@ impl Lane {
             self.replay = None;
         }
         match &mut self.filling {
-            Some(batch) => batch.push(record),
-            None => self.filling = Some(Batch::open(record, now)),
+            Some(batch) => batch.push(record, gap),
+            None => self.filling = Some(Batch::open(record, gap, now)),
         }
         if step.is_none() && matches!(self.state, State::Idle) {
             step = self.full(limits).and_then(|reason| self.close(reason));
         }
-        let gap = gap.map(|first| Gap { first, last: Offset(offset.0 - 1) });
         Ok(Taken { gap, rewound_from, step })
     }
 
@@ -159,7 +169,7 @@ impl Lane {
         match (std::mem::replace(&mut self.state, State::Idle), outcome) {
             (State::Announcing(batch), Ok(())) => {
                 self.state = State::Inserting(batch.clone());
-                Some(Step::Insert(batch))
+                Some(Step::Insert(Insert { batch, asks: self.unknown }))
             }
             (State::Concluding(_), Ok(())) => None,
             (state @ (State::Announcing(_) | State::Concluding(_)), Err(_)) => {
@@ -175,11 +185,12 @@ impl Lane {
     }
 
     /// The batch under way has landed.
-    pub(crate) fn landed(&mut self, limits: &Limits, now: Instant) -> Option<Closing> {
+    pub(crate) fn landed(&mut self, landing: Landing, limits: &Limits, now: Instant) -> Option<Closing> {
         let State::Inserting(batch) = &self.state else {
             return None;
         };
         let next = Offset(batch.last.0 + 1);
+        self.unknown &= landing.found > 0;
         self.state = State::Idle;
         if let Some(reason) = self.due(limits, false, now) {
             // One commit concludes this batch and announces the next.
@@ -240,7 +251,7 @@ impl Lane {
         let step = match self.replay.take() {
             Some(_announced) => {
                 self.state = State::Inserting(batch.clone());
-                Step::Insert(batch)
+                Step::Insert(Insert { batch, asks: true })
             }
             None => {
                 self.state = State::Announcing(batch);

@@ -52,6 +52,8 @@ pub struct Looked {
     pub line: LedgerLine,
     /// Heartbeats whose record has no row, and that stand under another record: sent again.
     pub deduplicated: u64,
+    /// Heartbeats that ClickHouse refused: dead letters of the writer.
+    pub refused: u64,
     /// Heartbeats that stand nowhere.
     pub lost: u64,
     /// Heartbeats without a row that could not be looked up.
@@ -78,8 +80,18 @@ impl Report {
     }
 }
 
-/// Records without a row that are explained: (partition, offset) to the line they belong to.
-type Explained = BTreeMap<(i32, u64), Owner>;
+/// Records without a row that are explained: (partition, offset) to the line they belong to, and why.
+type Explained = BTreeMap<(i32, u64), (Owner, Why)>;
+
+/// Why a record has no row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// Its heartbeat stands under another record.
+    SentAgain,
+    /// It is a dead letter.
+    Refused,
+}
+
 /// Node and minute.
 type Owner = (String, u32);
 
@@ -111,7 +123,7 @@ impl Looker {
     /// # Errors
     /// Where ClickHouse does not answer. That Kafka does not is told in the report. Cancel safe.
     pub async fn look(&mut self, since: u32, until: u32) -> Result<Report, LookError> {
-        self.explained.retain(|_, (_, minute)| *minute >= since);
+        self.explained.retain(|_, ((_, minute), _)| *minute >= since);
         let lines = self.store.ledger(since, until, self.standing).await?;
         let found = self.explain(&lines).await?;
         let mut looked = Vec::with_capacity(lines.len());
@@ -153,12 +165,19 @@ impl Looker {
                 let keys: Vec<HeartbeatKey> = chunk.iter().map(|heartbeat| heartbeat.key.clone()).collect();
                 let standing: BTreeSet<HeartbeatKey> =
                     self.store.standing_heartbeats(&keys).await?.into_iter().collect();
-                for heartbeat in chunk {
-                    let record = (partition, heartbeat.offset);
-                    if standing.contains(&heartbeat.key) {
-                        self.explained.insert(record, heartbeat.owner.clone());
-                    } else {
-                        found.lost.insert(record, heartbeat.owner.clone());
+                let (again, nowhere): (Vec<_>, Vec<_>) =
+                    chunk.iter().partition(|heartbeat| standing.contains(&heartbeat.key));
+                let offsets: Vec<u64> = nowhere.iter().map(|heartbeat| heartbeat.offset).collect();
+                let refused = self.store.refused_records(partition.unsigned_abs(), &offsets).await?;
+                let again = again.into_iter().map(|heartbeat| (heartbeat, Some(Why::SentAgain)));
+                let nowhere = nowhere.into_iter().map(|heartbeat| {
+                    (heartbeat, refused.contains(&heartbeat.offset).then_some(Why::Refused))
+                });
+                for (heartbeat, why) in again.chain(nowhere) {
+                    let (record, owner) = ((partition, heartbeat.offset), heartbeat.owner.clone());
+                    match why {
+                        Some(why) => drop(self.explained.insert(record, (owner, why))),
+                        None => drop(found.lost.insert(record, owner)),
                     }
                 }
             }
@@ -189,14 +208,18 @@ impl Looker {
 
     /// What a line is, after the look.
     fn judge(&self, mut line: LedgerLine, found: &Found) -> Looked {
-        let (mut deduplicated, mut lost, mut lost_offsets) = (0, 0, Vec::new());
+        let (mut deduplicated, mut refused, mut lost, mut lost_offsets) = (0, 0, 0, Vec::new());
         if is_in_question(&line) {
             let of_line = |partition: i32, (node_id, minute): &Owner| {
                 partition == line.partition && *node_id == line.node_id && *minute == line.minute
             };
-            let explained =
-                self.explained.iter().filter(|((partition, _), owner)| of_line(*partition, owner));
-            deduplicated = explained.count() as u64;
+            for ((partition, _), (owner, why)) in &self.explained {
+                match why {
+                    _ if !of_line(*partition, owner) => {}
+                    Why::SentAgain => deduplicated += 1,
+                    Why::Refused => refused += 1,
+                }
+            }
             for ((_, offset), _) in
                 found.lost.iter().filter(|((partition, _), owner)| of_line(*partition, owner))
             {
@@ -208,14 +231,14 @@ impl Looker {
         }
         // A row may have come, or been merged away, between the questions.
         deduplicated = deduplicated.min(line.replaced);
-        let unverified = line.replaced.saturating_sub(deduplicated + lost);
+        let unverified = line.replaced.saturating_sub(deduplicated + refused + lost);
         if lost > 0 {
             line.state = "difference".to_owned();
         } else if line.state == "unverified" && unverified == 0 {
             let died = line.consumed > line.produced + line.failed;
             line.state = if died { "node_lost" } else { "balanced" }.to_owned();
         }
-        Looked { line, deduplicated, lost, unverified, lost_offsets, batches: Vec::new() }
+        Looked { line, deduplicated, refused, lost, unverified, lost_offsets, batches: Vec::new() }
     }
 }
 

@@ -39,6 +39,7 @@ mod lane;
 pub mod ledger;
 mod note;
 mod row;
+mod rows;
 
 use std::time::Duration;
 
@@ -87,9 +88,15 @@ pub enum RunError {
     },
     /// ClickHouse refuses rows for good.
     #[error(
-        "clickhouse refuses rows for good: nothing is lost, the batch stays announced and is repeated at the next start"
+        "{lane}: clickhouse refuses rows for good: nothing is lost, the batch stays announced and is repeated at the next start"
     )]
-    Insert(#[source] store::InsertError),
+    Insert {
+        /// Which partition.
+        lane: bus::Lane,
+        /// What was said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The driver's thread panicked.
     #[error("the writer's thread panicked")]
     Panicked,
@@ -113,6 +120,7 @@ pub async fn run(
     let store = Store::new(clickhouse)?;
     let answers = health.condition("clickhouse_answers");
     let joined = health.condition("group_joined");
+    let lands = health.condition("rows_land");
     if !schema_stands(&store, &stop).await? {
         return Ok(());
     }
@@ -126,9 +134,10 @@ pub async fn run(
         tasks.spawn(ledger::watch(store.clone(), kafka.clone(), every, stop.clone()));
     }
     let handle = tokio::runtime::Handle::current();
+    let inserter = insert::Inserter::new(store, config.refused_rows_max, lands);
     let driver = tasks.spawn_blocking({
         let stop = stop.clone();
-        move || driver::Driver::new(&config, consumer, store, handle, joined).run(&stop)
+        move || driver::Driver::new(&config, consumer, inserter, handle, joined).run(&stop)
     });
     let ended = driver.await.unwrap_or(Err(RunError::Panicked));
     stop.cancel();

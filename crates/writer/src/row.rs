@@ -6,6 +6,9 @@ use prost::Message;
 use store::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, LedgerRow, NodeRow};
 use uuid::Uuid;
 
+/// Bytes of what ClickHouse said that stand in a dead letter.
+const DETAIL_MAX: usize = 500;
+
 /// The row of one record.
 pub(crate) enum Row {
     Heartbeat(Box<HeartbeatRow>),
@@ -32,12 +35,18 @@ struct Place {
     kafka_offset: u64,
 }
 
+impl Place {
+    fn of(record: &Input<'_>) -> Self {
+        Self {
+            kafka_partition: record.lane.partition.0.unsigned_abs(),
+            kafka_offset: record.offset.0.unsigned_abs(),
+        }
+    }
+}
+
 /// The row of a record. A record that is no event is a dead letter: nothing is dropped.
 pub(crate) fn of(record: &Input<'_>) -> Row {
-    let place = Place {
-        kafka_partition: record.lane.partition.0.unsigned_abs(),
-        kafka_offset: record.offset.0.unsigned_abs(),
-    };
+    let place = Place::of(record);
     let row = match record.lane.stream {
         Stream::Events => event_row(record.payload, place),
         Stream::DeadLetters => dead_letter_row(record.payload, place),
@@ -259,23 +268,35 @@ fn ledger_row(ledger: &v1::NodeLedger, mut row: LedgerRow) -> Result<LedgerRow, 
     Ok(row)
 }
 
-/// The record's own time stands for the time received: a replay makes the same row.
 fn not_an_event(record: &Input<'_>, place: Place, detail: String) -> Row {
     metrics::counter!("fleetpulse_writer_rejected_total", "stream" => record.lane.stream.name()).increment(1);
     tracing::warn!(lane = %record.lane, offset = record.offset.0, detail, "a record is no event: it becomes a dead letter");
-    Row::DeadLetter(DeadLetterRow {
+    let reason = event::reject_reason_name(v1::RejectReason::NotAnEvent);
+    Row::DeadLetter(rejected(record, place, reason, detail))
+}
+
+/// The row of a record that ClickHouse does not take.
+pub(crate) fn refused(record: &Input<'_>, error: &dyn std::error::Error) -> DeadLetterRow {
+    let mut detail = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    detail.truncate(detail.floor_char_boundary(DETAIL_MAX));
+    rejected(record, Place::of(record), DeadLetterRow::REFUSED, detail)
+}
+
+/// The record's own time stands for the time received: a replay makes the same row.
+fn rejected(record: &Input<'_>, place: Place, reason: &'static str, detail: String) -> DeadLetterRow {
+    DeadLetterRow {
         received_at: record.produced_at_ms,
         device_id: String::new(),
         session_id: Uuid::nil(),
         node_id: String::new(),
         topic: record.lane.stream.name().to_owned(),
         payload: record.payload.to_vec(),
-        reason: event::reject_reason_name(v1::RejectReason::NotAnEvent),
+        reason,
         detail,
         source: DeadLetterRow::WRITER,
         kafka_partition: place.kafka_partition,
         kafka_offset: place.kafka_offset,
-    })
+    }
 }
 
 fn session_id(bytes: &[u8]) -> Result<Uuid, String> {
