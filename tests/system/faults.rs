@@ -18,13 +18,13 @@ use crate::services::{DEADLINE, Services, eventually, own_clickhouse, own_kafka}
 const WHILE: Duration = Duration::from_secs(3);
 
 /// A fleet that publishes in the background and keeps a list of what was acknowledged.
-struct Fleet {
+pub(crate) struct Fleet {
     stop: CancellationToken,
     thread: JoinHandle<Result<Report>>,
 }
 
 impl Fleet {
-    fn start(mqtt: SocketAddr, devices: u32, every: Duration) -> Self {
+    pub(crate) fn start(mqtt: SocketAddr, devices: u32, every: Duration) -> Self {
         let stop = CancellationToken::new();
         let thread = std::thread::spawn({
             let stop = stop.clone();
@@ -42,7 +42,7 @@ impl Fleet {
 
     /// Stops it and waits for what is outstanding. Then every acknowledged heartbeat has to stand in the table, once for a
     /// reader; and every record on Kafka has to stand there once, as nothing was merged.
-    fn verify(self, pipeline: &Pipeline) -> Result<usize> {
+    pub(crate) fn verify(self, pipeline: &Pipeline) -> Result<usize> {
         self.stop.cancel();
         let report = self.thread.join().map_err(|_| anyhow!("the fleet panicked"))??;
         let acknowledged: BTreeSet<(String, u64)> =
@@ -82,12 +82,12 @@ fn stored(pipeline: &Pipeline) -> Result<BTreeMap<(String, u64), u64>> {
     rows.lines().map(row).collect()
 }
 
-fn rows(pipeline: &Pipeline) -> Result<u64> {
+pub(crate) fn rows(pipeline: &Pipeline) -> Result<u64> {
     Ok(pipeline.ask("SELECT count() FROM heartbeats")?.parse()?)
 }
 
 /// Waits until more rows than now stand in the table.
-fn more_rows(pipeline: &Pipeline) -> Result<()> {
+pub(crate) fn more_rows(pipeline: &Pipeline) -> Result<()> {
     let before = rows(pipeline)?;
     eventually("more rows", || Ok((rows(pipeline)? > before + 20).then_some(())))
 }

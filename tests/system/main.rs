@@ -18,6 +18,7 @@ mod mqtt_client;
 mod packet_cases;
 mod pipeline;
 mod protocol;
+mod recovery;
 mod rejects;
 mod services;
 mod sessions;

@@ -1,11 +1,12 @@
 //! Gateways and writers under test, as processes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use devstack::{Process, ports};
 
 use crate::mqtt_client::Client;
@@ -84,6 +85,53 @@ impl Pipeline {
         self.ask("SYSTEM STOP MERGES heartbeats").map(drop)
     }
 
+    /// Every table that keeps deduplication tokens remembers this many from now on.
+    pub(crate) fn remember_tokens(&self, window: u32) -> Result<()> {
+        let tables = "SELECT name FROM system.tables WHERE database = currentDatabase() \
+                      AND engine_full LIKE '%non_replicated_deduplication_window%'";
+        for table in self.ask(tables)?.lines() {
+            self.ask(&format!(
+                "ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = {window}"
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Makes every rollup anew from the rows that stand, and compares: what differs, by table.
+    pub(crate) fn untrue_rollups(&self) -> Result<Vec<String>> {
+        let views = self.ask(
+            "SELECT t.name, extract(t.create_table_query, ' TO [^.]+\\.(\\w+)'), t.as_select, arrayStringConcat(groupArray(c.name), ', ') \
+             FROM system.tables AS t INNER JOIN system.columns AS c ON c.database = t.database AND c.table = t.name \
+             WHERE t.database = currentDatabase() AND t.engine = 'MaterializedView' GROUP BY ALL FORMAT TSVRaw",
+        )?;
+        let mut targets = BTreeSet::new();
+        for view in views.lines() {
+            let columns: Vec<&str> = view.split('\t').collect();
+            let [_, target, query, names] = columns[..] else { bail!("four columns, not {view:?}") };
+            let again = format!("recomputed_{target}");
+            if targets.insert(target.to_owned()) {
+                self.ask(&format!("DROP TABLE IF EXISTS {again}"))?;
+                self.ask(&format!("CREATE TABLE {again} AS {target}"))?;
+            }
+            self.ask(&format!("INSERT INTO {again} ({names}) {query}"))?;
+        }
+        ensure!(!targets.is_empty(), "there are rollups");
+        let mut untrue = Vec::new();
+        for target in targets {
+            let differing = |left: &str, right: &str| {
+                self.ask(&format!(
+                    "SELECT count() FROM (SELECT * FROM {left} FINAL EXCEPT SELECT * FROM {right} FINAL)"
+                ))
+            };
+            let again = format!("recomputed_{target}");
+            let (more, less) = (differing(&target, &again)?, differing(&again, &target)?);
+            if (more.as_str(), less.as_str()) != ("0", "0") {
+                untrue.push(format!("{target}: {more} rows that are not so, {less} that are missing"));
+            }
+        }
+        Ok(untrue)
+    }
+
     /// Starts the writer again, after it was stopped or killed, and waits until it has partitions.
     pub(crate) fn start_writer(&mut self) -> Result<()> {
         self.writer = spawn("writer", &self.settings, &self.folder)?;
@@ -148,14 +196,24 @@ impl Pipeline {
         &self.settings
     }
 
+    /// A counter or gauge of the gateway, all its labels together.
+    pub(crate) fn gateway_metric(&self, name: &str) -> Result<f64> {
+        metric(self.gateway_operations, name)
+    }
+
+    /// Whether the writer says that it is ready.
+    pub(crate) fn writer_is_ready(&self) -> Result<bool> {
+        is_ready(self.writer_operations)
+    }
+
     /// A counter or gauge of the writer, all its labels together.
     pub(crate) fn writer_metric(&self, name: &str) -> Result<f64> {
         metric(self.writer_operations, name)
     }
 
-    /// A counter or gauge of the gateway, all its labels together.
-    pub(crate) fn gateway_metric(&self, name: &str) -> Result<f64> {
-        metric(self.gateway_operations, name)
+    /// The consumer group of this pipeline's writers.
+    pub(crate) fn group(&self) -> String {
+        format!("test-{}-{}", self.name, std::process::id())
     }
 
     /// Whether the gateway says that it is ready.

@@ -119,6 +119,8 @@ impl Config {
             // A broker that comes back is found within a second, not within the default ten.
             .set("reconnect.backoff.max.ms", "1000")
             .set("broker.address.ttl", "5000")
+            // Partitions that are added while all runs are found within this, in place of five minutes.
+            .set("topic.metadata.refresh.interval.ms", "20000")
             .set("log.connection.close", "false");
         client
     }

@@ -138,7 +138,10 @@ impl Consumer {
             .set("session.timeout.ms", config.session_timeout_ms.to_string())
             .set("heartbeat.interval.ms", (config.session_timeout_ms / 4).to_string())
             .set("queued.max.messages.kbytes", FETCHED_AHEAD_KBYTES)
+            // Ten answers a second while little comes in, and not one for every batch of a producer: less work for Kafka, for
+            // less than a tenth of a second.
             .set("fetch.wait.max.ms", "100")
+            .set("fetch.min.bytes", "262144")
             .set("fetch.error.backoff.ms", "200")
             .set("statistics.interval.ms", "5000")
             // Bounds how long a commit, and so a rebalance or a stop, waits for a broker that hangs.

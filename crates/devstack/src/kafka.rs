@@ -146,6 +146,15 @@ impl Kafka {
         self.brokers.iter_mut().try_for_each(Broker::stop)
     }
 
+    /// Runs one of Kafka's own command-line tools against it, by the name of its class; tells what it printed.
+    ///
+    /// # Errors
+    /// Where it fails, with what it printed.
+    pub fn tool(&self, class: &str, arguments: &[&str]) -> Result<String, StackError> {
+        let broker = self.brokers.first().ok_or_else(|| StackError::NotRunning { name: "kafka".into() })?;
+        broker.tool(class, &self.bootstrap(), arguments)
+    }
+
     /// Kills all brokers and removes their data. [`Kafka::start_again`] then starts an empty Kafka.
     ///
     /// # Errors

@@ -112,7 +112,7 @@ impl Store {
     /// Our views on a table. Those that somebody else has put there are theirs: they may hold sums, which a repetition would hurt.
     async fn views(&self, table: &str) -> Result<Vec<View>, Error> {
         let query = "
-            SELECT t.name, t.create_table_query, t.as_select, c.columns
+            SELECT t.name AS name, t.create_table_query AS definition, t.as_select AS query, c.columns AS columns
             FROM system.tables AS t
             INNER JOIN (
                 SELECT table, groupArray(name) AS columns FROM

@@ -168,6 +168,24 @@ impl Broker {
         }
     }
 
+    /// Runs a tool beside it, from the same jars.
+    pub(super) fn tool(
+        &self,
+        class: &str,
+        bootstrap: &str,
+        arguments: &[&str],
+    ) -> Result<String, StackError> {
+        let mut command = self.java(&self.folder.join("log4j2.yaml"));
+        command.args([class, "--bootstrap-server", bootstrap]).args(arguments);
+        let output = command.output().map_err(StackError::file("run", Path::new("java")))?;
+        let printed = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+        let tail = String::from_utf8_lossy(&printed).into_owned();
+        if output.status.success() {
+            return Ok(tail);
+        }
+        Err(StackError::Ended { name: class.to_owned(), status: output.status, log: self.log(), tail })
+    }
+
     fn java(&self, logging: &Path) -> Command {
         let mut command = Command::new("java");
         command.arg(format!("-Xmx{}m", self.cluster.heap_mib)).arg("-XX:+UseSerialGC");
