@@ -13,6 +13,7 @@ mod downlink;
 mod faults;
 mod fleet;
 mod heartbeats;
+mod ledger;
 mod messages;
 mod mqtt_client;
 mod nodes;

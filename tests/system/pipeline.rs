@@ -207,6 +207,11 @@ impl Pipeline {
         Client::connect(self.mqtt, device_id, protocol_level)
     }
 
+    /// The settings of all its processes.
+    pub(crate) fn settings(&self) -> &[String] {
+        &self.settings
+    }
+
     /// A counter or gauge of the gateway, all its labels together.
     pub(crate) fn gateway_metric(&self, name: &str) -> Result<f64> {
         metric(self.gateway_operations, name)

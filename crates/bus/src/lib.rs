@@ -8,6 +8,7 @@
 //!   revocations in the order in which they happen, and commits offsets with a note ([`Commit`]): the pending
 //!   range that makes an insert repeatable.
 //! - [`Broadcast`]: the commands topic, read whole by every node, from some time ago.
+//! - [`Lookup`]: single records, read again by whoever asks what became of them.
 //! - [`topics`]: creates and checks the topics.
 //!
 //! What it does not do: decide what a record means, retry on its own after the delivery deadline, or keep
@@ -17,6 +18,7 @@ mod broadcast;
 mod committer;
 mod config;
 mod consumer;
+mod lookup;
 mod probe;
 mod producer;
 pub mod topics;
@@ -27,8 +29,9 @@ pub use config::{Compression, Config};
 pub use consumer::{
     Assigned, Commit, CommitError, ConsumeError, Consumer, Polled, Record, Revocation, Start,
 };
+pub use lookup::{LookedUp, Lookup, LookupError};
 pub use probe::watch;
-pub use producer::{Broken, Delivery, DeliveryError, Flushed, Producer, SendError, Stream};
+pub use producer::{Broken, Delivery, DeliveryError, Flushed, Producer, SendError, Stream, Witness};
 pub use window::{Permit, Window};
 
 /// Number of a partition of a topic.

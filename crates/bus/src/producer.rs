@@ -105,17 +105,35 @@ impl Producer {
         key: &str,
         payload: &[u8],
     ) -> Result<Delivery, SendError> {
+        self.send_witnessed(permit, stream, key, payload, None)
+    }
+
+    /// The same, before a witness: it hears of the delivery report whether or not anybody waits for the [`Delivery`].
+    ///
+    /// # Errors
+    /// As [`Producer::send`]; the witness hears of that, too.
+    pub fn send_witnessed(
+        &self,
+        permit: Permit,
+        stream: Stream,
+        key: &str,
+        payload: &[u8],
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Result<Delivery, SendError> {
         let topic = match stream {
             Stream::Events => &*self.events_topic,
             Stream::DeadLetters => &*self.dead_letters_topic,
             Stream::Commands => &*self.commands_topic,
         };
         let (resolve, delivery) = oneshot::channel();
-        let flight = Box::new(Flight { stream, resolve, sent_at: Instant::now(), permit });
+        let flight = Box::new(Flight { stream, resolve, sent_at: Instant::now(), permit, witness });
         let record = BaseRecord::with_opaque_to(topic, flight).key(key).payload(payload);
         match self.client.send(record) {
             Ok(()) => Ok(Delivery(delivery)),
-            Err((source, _record)) => {
+            Err((source, record)) => {
+                if let Some(witness) = record.delivery_opaque.witness {
+                    witness.reported(stream, Partition(NO_PARTITION), None);
+                }
                 metrics::counter!("fleetpulse_bus_send_failures_total", "stream" => stream.name())
                     .increment(1);
                 Err(SendError { topic: topic.to_owned(), source })
@@ -242,12 +260,24 @@ impl DeliveryError {
     }
 }
 
+/// Hears of delivery reports.
+pub trait Witness: Send + Sync {
+    /// A record was put into that partition, at that offset; or, without an offset, Kafka did not say that it holds it, and may hold
+    /// it all the same (the partition is -1 where it never had one). Called once for each record, in the producer's own thread: must not
+    /// block. The witness is dropped after that.
+    fn reported(&self, stream: Stream, partition: Partition, offset: Option<Offset>);
+}
+
+/// What librdkafka says of a record that has no partition yet.
+const NO_PARTITION: i32 = -1;
+
 /// What travels with a record through librdkafka.
 struct Flight {
     stream: Stream,
     resolve: oneshot::Sender<Result<(Partition, Offset), DeliveryError>>,
     sent_at: Instant,
     permit: Permit,
+    witness: Option<Arc<dyn Witness>>,
 }
 
 /// Receives the delivery reports, on the producer's own thread.
@@ -279,7 +309,12 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
     type DeliveryOpaque = Box<Flight>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, flight: Box<Flight>) {
-        let Flight { stream, resolve, sent_at, permit } = *flight;
+        let Flight { stream, resolve, sent_at, permit, witness } = *flight;
+        if let Some(witness) = witness {
+            let (Ok(message) | Err((_, message))) = result;
+            let offset = result.is_ok().then(|| Offset(message.offset()));
+            witness.reported(stream, Partition(message.partition()), offset);
+        }
         let report = match result {
             // Without an offset it is no delivery, whatever the client makes of it (it calls a duplicate sequence number a success).
             Ok(message) if message.offset() < 0 => Err(DeliveryError::Unconfirmed),

@@ -137,11 +137,6 @@ impl Kafka {
         &mut self.brokers
     }
 
-    /// One of Kafka's own tools, by its Java class, ready for its arguments: an independent witness of what it holds.
-    pub fn tool(&self, class: &str) -> std::process::Command {
-        self.brokers[0].tool(class)
-    }
-
     /// Starts every broker that does not run, and waits until each answers and knows all others.
     ///
     /// # Errors
@@ -172,7 +167,8 @@ impl Kafka {
         self.brokers.iter_mut().try_for_each(Broker::stop)
     }
 
-    /// Runs one of Kafka's own command-line tools against it, by the name of its class; tells what it printed.
+    /// Runs one of Kafka's own command-line tools against it, by its Java class; tells what it printed. An independent witness of what
+    /// Kafka holds.
     ///
     /// # Errors
     /// Where it fails, with what it printed.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use event::v1::{
     Battery, Clock, CommandIssued, CommandRecord, CommandSettled, CommandState, CommandStep, Connected,
-    DeadLetter, DisconnectReason, Disconnected, Event, Heartbeat, NodeAlive, NodeStarted, Position, Radio,
-    RejectReason, Sim, Traffic, Usage, command_record, event::Kind,
+    DeadLetter, DisconnectReason, Disconnected, Event, Heartbeat, LedgerCount, LedgerStream, NodeAlive,
+    NodeLedger, NodeStarted, Position, Radio, RejectReason, Sim, Traffic, Usage, command_record, event::Kind,
 };
 use prost::Message;
 
@@ -137,6 +137,41 @@ fn the_second_released_bytes_still_mean_what_they_meant() {
     for (name, event) in later_events() {
         assert_eq!(Event::decode(&golden(name)[..]), Ok(event), "{name}");
     }
+}
+
+/// The ledger, since nodes tell what they counted.
+fn node_ledger() -> Event {
+    event(Kind::NodeLedger(NodeLedger {
+        minute_ms: 1_767_225_600_000,
+        telling: 2,
+        complete: true,
+        counts: vec![
+            LedgerCount {
+                stream: LedgerStream::Events.into(),
+                partition: 5,
+                heartbeats: 300_000,
+                others: 7,
+                dead_letters: 0,
+                acknowledged: 299_000,
+                repeated: 12,
+                failed: 3,
+                first_offset: 1_000_000,
+                last_offset: 1_300_010,
+            },
+            LedgerCount {
+                stream: LedgerStream::DeadLetters.into(),
+                partition: -1,
+                dead_letters: 4,
+                failed: 1,
+                ..LedgerCount::default()
+            },
+        ],
+    }))
+}
+
+#[test]
+fn the_third_released_bytes_still_mean_what_they_meant() {
+    assert_eq!(Event::decode(&golden("v1-node-ledger.bin")[..]), Ok(node_ledger()));
 }
 
 fn dead_letter() -> DeadLetter {

@@ -33,6 +33,9 @@ pub(crate) enum Command {
     All,
     /// Create the Kafka topics and bring the ClickHouse schema up to date.
     Migrate,
+    /// Compare what gateways counted with what stands in ClickHouse; exit code 0 where nothing differs, 1 where something does,
+    /// 2 where that could not be seen.
+    Ledger(Ledger),
     /// Act as a fleet of devices.
     Simulate(Simulate),
     /// Look at the settings.
@@ -125,6 +128,44 @@ pub(crate) enum Scope {
     All,
 }
 
+/// Which part of the ledger is looked at, and how it is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Ledger {
+    /// From when: a time such as 2026-01-01T12:00:00Z, or how long ago; whole minutes.
+    #[arg(long, default_value = "1h", value_parser = moment, value_name = "TIME|AGO")]
+    pub since: Moment,
+    /// Until when; now if not given.
+    #[arg(long, value_parser = moment, value_name = "TIME|AGO")]
+    pub until: Option<Moment>,
+    /// How it is shown.
+    #[arg(long, value_enum, default_value_t = LedgerFormat::Table)]
+    pub format: LedgerFormat,
+    /// Show every line, and not only those that say more than that all is well.
+    #[arg(long)]
+    pub all: bool,
+    /// Wait so long for minutes that are not over, told or read yet.
+    #[arg(long, value_parser = duration)]
+    pub wait: Option<Duration>,
+}
+
+/// How the ledger is shown.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LedgerFormat {
+    /// For people.
+    Table,
+    /// One object.
+    Json,
+    /// With a line of names.
+    Csv,
+}
+
+/// A time, as somebody gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    At(jiff::Timestamp),
+    Ago(Duration),
+}
+
 /// How devices behave.
 #[derive(Debug, Args)]
 pub(crate) struct Simulate {
@@ -202,6 +243,16 @@ pub(crate) enum Protocol {
     Both,
 }
 
+/// `2026-01-01T12:00:00Z`, or `90m` ago.
+fn moment(text: &str) -> Result<Moment, String> {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(at) => Ok(Moment::At(at)),
+        Err(_) => {
+            duration(text).map(Moment::Ago).map_err(|error| format!("{error}, or 2026-01-01T12:00:00Z"))
+        }
+    }
+}
+
 /// `10s`, `500ms`, `2m`.
 fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration =
@@ -226,12 +277,19 @@ fn clock_step(text: &str) -> Result<simulator::ClockStep, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cli, clock_step, duration};
+    use super::{Cli, Moment, clock_step, duration, moment};
     use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_moment_is_a_time_or_so_long_ago() {
+        assert_eq!(moment("2h"), Ok(Moment::Ago(std::time::Duration::from_secs(7_200))));
+        assert!(matches!(moment("2026-01-01T12:00:00Z"), Ok(Moment::At(_))));
+        assert!(moment("yesterday").is_err());
     }
 
     #[test]

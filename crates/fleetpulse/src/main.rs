@@ -5,6 +5,7 @@
 
 mod access_command;
 mod cli;
+mod ledger_command;
 mod roles;
 mod settings;
 mod simulate;
@@ -44,6 +45,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Writer => roles::run(load()?, &[Role::Writer]),
         Command::All => roles::run(load()?, &[Role::Gateway, Role::Writer]),
         Command::Migrate => roles::migrate(&load()?),
+        Command::Ledger(asked) => ledger_command::run(&load()?, &asked),
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Config(ConfigCommand::Check { scope }) => {
             let roles: &[Role] = match scope {

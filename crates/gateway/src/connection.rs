@@ -263,7 +263,8 @@ where
             }
             Action::Admitted(permit) => {
                 if let Some(parked) = self.parked.take() {
-                    self.produce(permit, &parked.record, Some(parked.answer))?;
+                    let Parked { record, answer, .. } = *parked;
+                    self.produce(permit, record, Some(answer))?;
                 }
                 self.take_packets()
             }

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bus::{Broadcast, DeliveryError, Heard, Permit, Producer, SendError, Stream};
+use bus::{Broadcast, DeliveryError, Heard, Permit, Producer, SendError, Stream, Witness};
 use bytes::Bytes;
 use event::v1::{CommandState, CommandStep, Event, event::Kind};
 use event::{DeviceId, Millis, NodeId, SessionId};
@@ -42,6 +42,7 @@ pub use config::Config;
 pub use http::{Endpoint, TokenError};
 pub use pending::Full;
 
+use crate::ledger::Ledger;
 use command::Said;
 use pending::{Entered, Limits, Pending};
 
@@ -158,6 +159,7 @@ struct Inner {
     node_id: NodeId,
     epoch: u64,
     producer: Producer,
+    ledger: Arc<Ledger>,
     pending: Mutex<Pending>,
     caught_up: AtomicBool,
     steps: mpsc::Sender<Step>,
@@ -171,6 +173,8 @@ struct Step {
     session_id: Option<SessionId>,
     device_code: u8,
     at: Millis,
+    /// Counts its event; held while it waits.
+    witness: Option<Arc<dyn Witness>>,
 }
 
 /// What hears and tells; to be run.
@@ -181,7 +185,13 @@ pub struct Worker {
 
 impl Downlink {
     /// Commands of a node. Nothing is heard before the worker runs.
-    pub fn new(config: Config, node_id: NodeId, epoch: u64, producer: Producer) -> (Self, Worker) {
+    pub(crate) fn new(
+        config: Config,
+        node_id: NodeId,
+        epoch: u64,
+        producer: Producer,
+        ledger: Arc<Ledger>,
+    ) -> (Self, Worker) {
         let (sender, steps) = mpsc::channel(STEPS_WAITING_MAX);
         let limits = Limits {
             per_device: config.pending_per_device_max.into(),
@@ -190,7 +200,7 @@ impl Downlink {
         };
         let pending = Mutex::new(Pending::new(limits));
         let caught_up = AtomicBool::new(false);
-        let inner = Inner { config, node_id, epoch, producer, pending, caught_up, steps: sender };
+        let inner = Inner { config, node_id, epoch, producer, ledger, pending, caught_up, steps: sender };
         let downlink = Self { inner: Arc::new(inner) };
         (downlink.clone(), Worker { downlink, steps })
     }
@@ -215,7 +225,7 @@ impl Downlink {
     async fn try_issue(&self, new: NewCommand) -> Result<Issued, IssueError> {
         let command = Arc::new(self.checked(new, crate::now())?);
         self.pending().room(&command.device_id, command.bytes())?;
-        let delivery = self.send_now(Stream::Commands, &command.device_id, &command.record())?;
+        let delivery = self.send_now(Stream::Commands, &command.device_id, &command.record(), None)?;
         delivery.await?;
         // The history: also where it fails, as the later steps say the same.
         self.tell(&command, CommandStep::Issued, false, None, 0, command.issued_at);
@@ -303,7 +313,8 @@ impl Downlink {
         if settles {
             self.pending().settle(command.id);
         }
-        let told = Step { command: command.clone(), step, settles, session_id, device_code, at };
+        let witness = self.inner.ledger.other(at);
+        let told = Step { command: command.clone(), step, settles, session_id, device_code, at, witness };
         if self.inner.steps.try_send(told).is_err() {
             lost("steps_waiting_max");
         }
@@ -318,10 +329,11 @@ impl Downlink {
         stream: Stream,
         device: &DeviceId,
         payload: &[u8],
+        witness: Option<Arc<dyn Witness>>,
     ) -> Result<bus::Delivery, IssueError> {
         let bytes = payload.len() + device.as_str().len();
         let permit = self.inner.producer.window().try_reserve(bytes).ok_or(IssueError::Busy)?;
-        Ok(self.inner.producer.send(permit, stream, device.as_str(), payload)?)
+        Ok(self.inner.producer.send_witnessed(permit, stream, device.as_str(), payload, witness)?)
     }
 
     /// The event of a step.
@@ -484,7 +496,7 @@ impl Worker {
         let (downlink, device) = (&self.downlink, &step.command.device_id);
         if step.settles {
             let settled = command::settled(&step.command, step.step, &downlink.inner.node_id);
-            if downlink.send_now(Stream::Commands, device, &settled).is_err() {
+            if downlink.send_now(Stream::Commands, device, &settled, None).is_err() {
                 lost("not_queued");
             }
         }
@@ -493,9 +505,9 @@ impl Worker {
             Some(permit) => downlink
                 .inner
                 .producer
-                .send(permit, Stream::Events, device.as_str(), &event)
+                .send_witnessed(permit, Stream::Events, device.as_str(), &event, step.witness.clone())
                 .map_err(IssueError::from),
-            None => downlink.send_now(Stream::Events, device, &event),
+            None => downlink.send_now(Stream::Events, device, &event, step.witness.clone()),
         };
         if sent.is_err() {
             lost("not_queued");

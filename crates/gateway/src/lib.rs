@@ -28,6 +28,7 @@ mod edge;
 mod end;
 mod handshake;
 mod inbox;
+mod ledger;
 mod meter;
 pub mod nodes;
 mod pace;
@@ -59,6 +60,8 @@ use commands::Handout;
 use directory::Directory;
 use downlink::Downlink;
 use edge::{Arrived, Bans};
+use ledger::Ledger;
+use ledger::telling::Teller;
 use meter::Meter;
 use nodes::Life;
 
@@ -80,6 +83,7 @@ struct Shared {
     /// Room for sessions that have ended and whose presence event is not stored yet.
     departures: Arc<Semaphore>,
     meter: Meter,
+    ledger: Arc<Ledger>,
 }
 
 /// Why the gateway ended before it was asked to.
@@ -132,7 +136,9 @@ pub async fn run(
     let node_id = NodeId(config.node_id.as_str().into());
     // Rises at each start as long as the node's clock does.
     let epoch = now().0.unsigned_abs();
-    let (downlink, hearing) = Downlink::new(commands, node_id.clone(), epoch, producer.clone());
+    let ledger = Arc::new(Ledger::new());
+    let (downlink, hearing) =
+        Downlink::new(commands, node_id.clone(), epoch, producer.clone(), ledger.clone());
     let alive_every = Duration::from_millis(config.node_alive_every_ms.into());
     let life = Life::new(producer.clone(), node_id.clone(), epoch, alive_every);
     let shared = Arc::new(Shared {
@@ -149,6 +155,7 @@ pub async fn run(
         directory: Directory::default(),
         departures: Arc::new(Semaphore::new(config.connections_max as usize)),
         meter: Meter::new(),
+        ledger: ledger.clone(),
         config,
     });
     let listening = health.condition("mqtt_listens");
@@ -164,6 +171,8 @@ pub async fn run(
         let (life, shared, stop) = (life.clone(), shared.clone(), background.clone());
         async move { life.tell(|| shared.sessions.load(Ordering::Relaxed), stop).await }
     });
+    let telling = CancellationToken::new();
+    let teller = tokio::spawn(Teller::new(ledger, life.clone()).run(telling.clone()));
     endpoint.attach(downlink);
     let broken = Arc::new(OnceLock::new());
     // What the gateway cannot do without ends it when it breaks; whoever starts the process again starts it anew.
@@ -196,24 +205,34 @@ pub async fn run(
 
     connections.close();
     let stopping_since = Instant::now();
-    if tokio::time::timeout(grace, connections.wait()).await.is_err() {
+    let left = || grace.saturating_sub(stopping_since.elapsed()).max(Duration::from_millis(100));
+    let ended = tokio::time::timeout(grace, connections.wait()).await.is_ok();
+    if !ended {
         tracing::warn!(
             left = connections.len(),
             "the grace is over: sessions end without their presence event"
         );
-    } else {
-        let left = grace.saturating_sub(stopping_since.elapsed());
-        if !matches!(tokio::time::timeout(left, life.stopping()).await, Ok(Ok(()))) {
-            tracing::warn!(
-                "kafka did not confirm that this node stops: it will be taken for lost, without sessions"
-            );
-        }
     }
     background.cancel();
     tasks.close();
     tasks.wait().await;
+    // Nothing is taken in any more: what was counted is told to the end, and then that the node stops.
+    telling.cancel();
+    let told = async {
+        if let Ok(mut teller) = teller.await {
+            teller.last().await;
+        }
+    };
+    if tokio::time::timeout(left() / 2, told).await.is_err() {
+        tracing::warn!("kafka did not report everything: the ledger lacks what was counted last");
+    }
+    if ended && !matches!(tokio::time::timeout(left(), life.stopping()).await, Ok(Ok(()))) {
+        tracing::warn!(
+            "kafka did not confirm that this node stops: it will be taken for lost, without sessions"
+        );
+    }
     // What no connection waits for: QoS 0, and what its device has given up on.
-    let left = grace.saturating_sub(stopping_since.elapsed()).max(Duration::from_millis(100));
+    let left = left();
     let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
     tracing::info!(?flushed, "gateway stopped");
     match Arc::into_inner(broken).and_then(OnceLock::into_inner) {

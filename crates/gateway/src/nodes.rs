@@ -56,7 +56,7 @@ impl Life {
             loop {
                 tick.tick().await;
                 let alive = NodeAlive { sessions: sessions(), lost_after_ms: self.lost_after_ms() };
-                if let Err(error) = self.send(&self.event(Kind::NodeAlive(alive))).await {
+                if let Err(error) = self.say(Kind::NodeAlive(alive)).await {
                     repeated(&error);
                 }
             }
@@ -73,7 +73,15 @@ impl Life {
     /// # Errors
     /// Where Kafka did not confirm it: the node is then taken for lost, and it has no sessions.
     pub async fn stopping(&self) -> Result<(), TellError> {
-        self.send(&self.event(Kind::NodeStopping(NodeStopping {}))).await
+        self.say(Kind::NodeStopping(NodeStopping {})).await
+    }
+
+    /// Tells something of this node; one attempt.
+    ///
+    /// # Errors
+    /// Where Kafka did not confirm it. It may hold it all the same.
+    pub(crate) async fn say(&self, kind: Kind) -> Result<(), TellError> {
+        self.send(&self.event(kind)).await
     }
 
     fn lost_after_ms(&self) -> u32 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use broker::Expiry;
 use bus::{Delivery, SendError, Stream};
+use event::Millis;
 use event::v1::{Connected, DisconnectReason, Disconnected, event::Kind};
 use prost::Message;
 
@@ -29,12 +30,8 @@ pub(crate) async fn connected(session: &Session, shared: &Shared) -> Result<Deli
         session_present: session.session_present,
         presence_sequence: session.presence_sequence,
     };
-    send(
-        session,
-        shared,
-        &session.event(shared, session.connected_at, Kind::Connected(connected)).encode_to_vec(),
-    )
-    .await
+    let at = session.connected_at;
+    send(session, shared, at, &session.event(shared, at, Kind::Connected(connected)).encode_to_vec()).await
 }
 
 /// Stores the `Disconnected` event of a session: repeated until Kafka holds it, or until the process ends its
@@ -49,14 +46,17 @@ pub(crate) async fn disconnected(session: &Session, shared: &Shared, end: &End) 
     };
     let at = now().max(session.connected_at);
     let payload = session.event(shared, at, Kind::Disconnected(disconnected)).encode_to_vec();
+    // Between two attempts its minute is not complete either.
+    let _minute = shared.ledger.minute(at);
     loop {
-        let failure: Box<dyn std::error::Error + Send + Sync> = match send(session, shared, &payload).await {
-            Ok(delivery) => match delivery.await {
-                Ok(_) => return,
+        let failure: Box<dyn std::error::Error + Send + Sync> =
+            match send(session, shared, at, &payload).await {
+                Ok(delivery) => match delivery.await {
+                    Ok(_) => return,
+                    Err(error) => error.into(),
+                },
                 Err(error) => error.into(),
-            },
-            Err(error) => error.into(),
-        };
+            };
         shared.meter.presence_repeated.increment(1);
         tracing::debug!(device_id = %session.device_id, session_id = %session.id, %failure, "end of session not stored, again");
         tokio::time::sleep(REPEAT_AFTER).await;
@@ -71,10 +71,12 @@ fn seconds(expiry: Expiry) -> u32 {
     }
 }
 
-async fn send(session: &Session, shared: &Shared, payload: &[u8]) -> Result<Delivery, SendError> {
+async fn send(session: &Session, shared: &Shared, at: Millis, payload: &[u8]) -> Result<Delivery, SendError> {
     let key = session.device_id.as_str();
+    // Held while it waits for room, too: its minute is not complete before it is reported.
+    let witness = shared.ledger.other(at);
     let permit = shared.producer.window().clone().reserve(payload.len() + key.len()).await;
-    shared.producer.send(permit, Stream::Events, key, payload)
+    shared.producer.send_witnessed(permit, Stream::Events, key, payload, witness)
 }
 
 /// Reasons whose end is nobody's fault are not worth a log line each.

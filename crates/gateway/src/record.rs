@@ -11,6 +11,7 @@ use event::{SessionPrefix, encode_heartbeat};
 use mqtt::reason;
 use prost::Message;
 
+use crate::ledger::{Minute, MinuteNumber};
 use crate::session::Session;
 use crate::unacknowledged::Became;
 use crate::{Shared, now};
@@ -27,6 +28,9 @@ pub(crate) struct Record {
     /// What its PUBACK or PUBREC will say.
     pub code: u8,
     pub became: Became,
+    /// What it is counted in. Held until Kafka has reported it.
+    pub minute: Option<Arc<Minute>>,
+    pub number: MinuteNumber,
 }
 
 impl Record {
@@ -89,6 +93,7 @@ impl Telemetry {
     /// Makes the record of a payload.
     pub(crate) fn record(&self, payload: &[u8], topic: &str, session: &Session, shared: &Shared) -> Record {
         let received_at = now();
+        let (minute, number) = (shared.ledger.minute(received_at), MinuteNumber::of(received_at));
         let arrival =
             Arrival { at: received_at, session_id: session.id, message: session.traffic.messages_in };
         match decode::heartbeat(payload, &arrival, &shared.clock) {
@@ -101,6 +106,8 @@ impl Telemetry {
                     payload: event,
                     code: reason::SUCCESS,
                     became: Became::Heartbeat,
+                    minute,
+                    number,
                 }
             }
             Err(rejection) => {
@@ -122,6 +129,8 @@ impl Telemetry {
                     payload: letter.encode_to_vec(),
                     code: reason::PAYLOAD_FORMAT_INVALID,
                     became: Became::DeadLetter,
+                    minute,
+                    number,
                 }
             }
         }

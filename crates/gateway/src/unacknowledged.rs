@@ -11,10 +11,11 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
 
-use bus::{Delivery, DeliveryError};
+use bus::{Delivery, DeliveryError, Partition};
 use mqtt::PacketId;
 
 use crate::downlink::{IssueError, Issued};
+use crate::ledger::MinuteNumber;
 
 /// Which packet acknowledges a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +47,26 @@ pub(crate) enum Became {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// A PUBACK or PUBREC with that reason code.
-    Publish { by: By, packet_id: PacketId, code: u8, became: Became, received_at: Instant },
+    Publish {
+        by: By,
+        packet_id: PacketId,
+        code: u8,
+        became: Became,
+        received_at: Instant,
+        counted: Option<Counted>,
+    },
     /// Nothing: it was the session's own `Connected` event.
     Connected,
     /// Nothing: a command that came with QoS 0.
     Nothing,
+}
+
+/// Where the ledger counts a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub minute: MinuteNumber,
+    /// The device marked it as sent again.
+    pub repeated: bool,
 }
 
 /// Why what a publish became does not stand.
@@ -64,8 +80,8 @@ pub(crate) enum Unsettled {
     Issue(#[from] IssueError),
 }
 
-/// An answer whose time has come, with the outcome.
-pub(crate) type Settled = (Answer, Result<(), Unsettled>);
+/// An answer whose time has come, with the outcome: the partition that holds the record, of what the ledger counts.
+pub(crate) type Settled = (Answer, Result<Option<Partition>, Unsettled>);
 
 /// A command on its way to Kafka.
 pub(crate) type Issuing = Pin<Box<dyn Future<Output = Result<Issued, IssueError>> + Send>>;
@@ -135,12 +151,12 @@ impl Unacknowledged {
     pub(crate) async fn next(&mut self) -> Settled {
         let outcome = poll_fn(|context| match self.queue.front_mut() {
             None => Poll::Pending,
-            Some(Entry { waiting: Waiting::Ready, .. }) => Poll::Ready(Ok(())),
-            Some(Entry { waiting: Waiting::Delivery(delivery), .. }) => {
-                Pin::new(delivery).poll(context).map(|report| Ok(report.map(drop)?))
-            }
+            Some(Entry { waiting: Waiting::Ready, .. }) => Poll::Ready(Ok(None)),
+            Some(Entry { waiting: Waiting::Delivery(delivery), .. }) => Pin::new(delivery)
+                .poll(context)
+                .map(|report| Ok(report.map(|(partition, _)| Some(partition))?)),
             Some(Entry { waiting: Waiting::Issuing(issuing), .. }) => {
-                issuing.as_mut().poll(context).map(|issued| Ok(issued.map(drop)?))
+                issuing.as_mut().poll(context).map(|issued| Ok(issued.map(|_| None)?))
             }
         });
         let outcome = outcome.await;
@@ -153,8 +169,10 @@ impl Unacknowledged {
     /// The oldest, if its delivery is known already.
     pub(crate) fn try_next(&mut self) -> Option<Settled> {
         let outcome = match &mut self.queue.front_mut()?.waiting {
-            Waiting::Ready => Ok(()),
-            Waiting::Delivery(delivery) => delivery.try_report()?.map(drop).map_err(Into::into),
+            Waiting::Ready => Ok(None),
+            Waiting::Delivery(delivery) => {
+                delivery.try_report()?.map(|(partition, _)| Some(partition)).map_err(Into::into)
+            }
             // Looked at when it is waited for.
             Waiting::Issuing(_) => return None,
         };

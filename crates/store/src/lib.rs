@@ -6,6 +6,7 @@
 //!   and every view on it take them once, however often the answer was lost.
 //! - [`Store::held`] and [`Store::complete_views`]: what to ask and to do where an insert is repeated so late that its token may be
 //!   forgotten.
+//! - [`Store::ledger`] and beside it: what adds up, and what does not.
 //! - [`Store::migrate`]: brings the schema (`migrations/*.sql`) up to date; forward only, checked, repeatable.
 //!
 //! What it does not do: retry, batch or decide what to do about an error: it tells the [`Trouble`], the writer acts.
@@ -14,6 +15,7 @@ mod client;
 mod config;
 mod held;
 mod insert;
+mod ledger;
 mod migrate;
 pub mod rows;
 mod trouble;
@@ -22,5 +24,6 @@ pub use client::{QueryError, Store};
 pub use config::{Config, ConfigError};
 pub use held::Held;
 pub use insert::InsertError;
+pub use ledger::{HeartbeatKey, LedgerLine, Standing};
 pub use migrate::{Applied, MigrateError};
 pub use trouble::{Class, Trouble};

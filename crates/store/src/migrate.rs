@@ -27,6 +27,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0004_nodes_and_commands.sql"),
     },
     Migration { version: 5, name: "batches", sql: include_str!("../migrations/0005_batches.sql") },
+    Migration { version: 6, name: "ledger", sql: include_str!("../migrations/0006_ledger.sql") },
 ];
 
 const LEDGER: &str = "

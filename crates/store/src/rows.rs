@@ -1,8 +1,12 @@
 //! Rows, as they are inserted: one struct per table, its fields named and typed like the columns.
 
+mod ledger;
+
 use clickhouse::{Row, RowOwned, RowWrite};
 use serde::Serialize;
 use uuid::Uuid;
+
+pub use ledger::LedgerRow;
 
 /// A row of a table.
 pub trait TableRow: RowOwned + RowWrite + for<'a> Row<Value<'a> = Self> + Send + Sync + 'static {
@@ -44,6 +48,7 @@ record_row!(ConnectionRow, connected_at);
 record_row!(DeadLetterRow, received_at);
 record_row!(NodeRow, at);
 record_row!(CommandRow, issued_at);
+record_row!(LedgerRow, told_at);
 
 /// Milliseconds since 1970-01-01 UTC, a `DateTime64(3)`.
 pub type Millis = i64;

@@ -36,6 +36,9 @@ pub struct Config {
     pub refused_rows_max: u32,
     /// How long a stopping writer waits for the batches under way, milliseconds. Default 10,000. Range 100 to 600,000.
     pub shutdown_grace_ms: u32,
+    /// How often the writer looks whether the ledger of the last quarter of an hour adds up, seconds. Default 60: the ledger goes
+    /// by minutes. Range 0 (never: one of many writers is enough) to 86,400.
+    pub ledger_look_every_s: u32,
 }
 
 impl Default for Config {
@@ -50,6 +53,7 @@ impl Default for Config {
             buffered_bytes_max: 384 << 20,
             refused_rows_max: 100,
             shutdown_grace_ms: 10_000,
+            ledger_look_every_s: 60,
         }
     }
 }
@@ -65,6 +69,7 @@ impl Config {
             .within("buffered_bytes_max", self.buffered_bytes_max, 1 << 20..=1 << 36)
             .within("refused_rows_max", self.refused_rows_max, 0..=1_000_000)
             .within("shutdown_grace_ms", self.shutdown_grace_ms, 100..=600_000)
+            .within("ledger_look_every_s", self.ledger_look_every_s, 0..=86_400)
             .done()
     }
 

@@ -148,6 +148,7 @@ impl Attempt<'_> {
         self.table(&rows.heartbeats).await?;
         self.table(&rows.commands).await?;
         self.table(&rows.dead_letters).await?;
+        self.table(&rows.ledgers).await?;
         // A node that stops has ended its sessions before.
         self.table(&rows.nodes).await?;
         let refused = std::mem::take(&mut self.refused);
@@ -261,6 +262,7 @@ fn count(rows: &Rows, attempt: &Attempt<'_>) {
         ("heartbeats", rows.heartbeats.len()),
         ("dead_letters", rows.dead_letters.len() + attempt.refused.len()),
         ("commands", rows.commands.len()),
+        ("node_ledgers", rows.ledgers.len()),
         ("nodes", rows.nodes.len()),
     ];
     for (table, rows) in tables {

@@ -36,6 +36,7 @@ mod config;
 mod driver;
 mod insert;
 mod lane;
+pub mod ledger;
 mod note;
 mod row;
 mod rows;
@@ -128,6 +129,10 @@ pub async fn run(
 
     let tasks = TaskTracker::new();
     tasks.spawn(watch(store.clone(), answers, stop.clone()));
+    if config.ledger_look_every_s > 0 {
+        let every = Duration::from_secs(config.ledger_look_every_s.into());
+        tasks.spawn(ledger::watch(store.clone(), kafka.clone(), every, stop.clone()));
+    }
     let handle = tokio::runtime::Handle::current();
     let inserter = insert::Inserter::new(store, config.refused_rows_max, lands);
     let driver = tasks.spawn_blocking({

@@ -3,7 +3,7 @@
 use bus::{Lane, Offset, Stream};
 use event::v1::{self, Event, event::Kind};
 use prost::Message;
-use store::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, NodeRow};
+use store::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, LedgerRow, NodeRow};
 use uuid::Uuid;
 
 /// Bytes of what ClickHouse said that stand in a dead letter.
@@ -16,6 +16,7 @@ pub(crate) enum Row {
     DeadLetter(DeadLetterRow),
     Node(NodeRow),
     Command(CommandRow),
+    Ledger(LedgerRow),
 }
 
 /// A record as it came from Kafka.
@@ -59,7 +60,13 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
     let session_id = match (&event.kind, event.session_id.is_empty()) {
         // A node has no session, and a command has none before it goes out.
         (
-            Some(Kind::NodeStarted(_) | Kind::NodeAlive(_) | Kind::NodeStopping(_) | Kind::Command(_)),
+            Some(
+                Kind::NodeStarted(_)
+                | Kind::NodeAlive(_)
+                | Kind::NodeStopping(_)
+                | Kind::NodeLedger(_)
+                | Kind::Command(_),
+            ),
             true,
         ) => Uuid::nil(),
         _ => session_id(&event.session_id)?,
@@ -192,6 +199,17 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
             ..node(NodeRow::ALIVE)
         })),
         Some(Kind::NodeStopping(_)) => Ok(Row::Node(node(NodeRow::STOPPING))),
+        Some(Kind::NodeLedger(ledger)) => {
+            let row = LedgerRow {
+                node_id: event.node_id,
+                epoch: event.epoch,
+                told_at: event.received_at_ms,
+                kafka_partition: place.kafka_partition,
+                kafka_offset: place.kafka_offset,
+                ..LedgerRow::default()
+            };
+            Ok(Row::Ledger(ledger_row(&ledger, row)?))
+        }
         Some(Kind::Command(command)) => Ok(Row::Command(CommandRow {
             command_id: Uuid::from_slice(&command.command_id)
                 .map_err(|error| format!("command_id: {error}"))?,
@@ -227,6 +245,27 @@ fn dead_letter_row(payload: &[u8], place: Place) -> Result<Row, String> {
         kafka_partition: place.kafka_partition,
         kafka_offset: place.kafka_offset,
     }))
+}
+
+/// Fills in what was counted.
+fn ledger_row(ledger: &v1::NodeLedger, mut row: LedgerRow) -> Result<LedgerRow, String> {
+    row.minute = u32::try_from(ledger.minute_ms / 1_000)
+        .map_err(|_| format!("minute_ms {} is out of range", ledger.minute_ms))?;
+    row.telling = ledger.telling;
+    row.complete = ledger.complete;
+    for count in &ledger.counts {
+        row.streams.push(ledger_stream(count.stream)?);
+        row.partitions.push(count.partition);
+        row.heartbeats.push(count.heartbeats);
+        row.others.push(count.others);
+        row.dead_letters.push(count.dead_letters);
+        row.acknowledged.push(count.acknowledged);
+        row.repeated.push(count.repeated);
+        row.failed.push(count.failed);
+        row.first_offsets.push(count.first_offset);
+        row.last_offsets.push(count.last_offset);
+    }
+    Ok(row)
 }
 
 fn not_an_event(record: &Input<'_>, place: Place, detail: String) -> Row {
@@ -280,6 +319,14 @@ fn step(step: i32) -> Result<i8, String> {
     }
 }
 
+/// The numbers of the column's `Enum8` are those of the protobuf enum.
+fn ledger_stream(stream: i32) -> Result<i8, String> {
+    match v1::LedgerStream::try_from(stream) {
+        Ok(v1::LedgerStream::Unspecified) | Err(_) => Err(format!("ledger stream {stream} is not known")),
+        Ok(known) => Ok(known as i8),
+    }
+}
+
 /// A reason code of MQTT is one byte.
 fn code(code: u32) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
@@ -288,7 +335,9 @@ fn code(code: u32) -> u8 {
 #[cfg(test)]
 mod tests {
     use bus::Partition;
-    use event::v1::{CommandState, CommandStep, NodeAlive, NodeStarted};
+    use event::v1::{
+        CommandState, CommandStep, LedgerCount, LedgerStream, NodeAlive, NodeLedger, NodeStarted,
+    };
 
     use super::*;
 
@@ -310,6 +359,36 @@ mod tests {
         let alive = NodeAlive { sessions: 4, lost_after_ms: 15_000 };
         let Row::Node(row) = row_of(&event(Some(Kind::NodeAlive(alive)))) else { panic!("no node") };
         assert_eq!((row.event, row.sessions, row.lost_after_ms), (NodeRow::ALIVE, 4, 15_000));
+    }
+
+    #[test]
+    fn the_counts_of_a_minute_are_a_row_with_an_element_for_each_partition() {
+        let count = |stream: LedgerStream, partition| LedgerCount {
+            stream: stream.into(),
+            partition,
+            heartbeats: 1,
+            others: 2,
+            dead_letters: 3,
+            acknowledged: 4,
+            repeated: 5,
+            failed: 6,
+            first_offset: 7,
+            last_offset: 8,
+        };
+        let counts = vec![count(LedgerStream::Events, -1), count(LedgerStream::DeadLetters, 9)];
+        let ledger = NodeLedger { minute_ms: 1_767_268_800_000, telling: 2, complete: true, counts };
+        let Row::Ledger(row) = row_of(&event(Some(Kind::NodeLedger(ledger.clone())))) else {
+            panic!("no ledger")
+        };
+        assert_eq!((row.minute, row.telling, row.complete, row.told_at), (1_767_268_800, 2, true, 9));
+        assert_eq!((row.streams, row.partitions), (vec![1, 2], vec![-1, 9]));
+        let numbers = [row.heartbeats, row.others, row.dead_letters, row.acknowledged];
+        assert_eq!(numbers, [[1, 1], [2, 2], [3, 3], [4, 4]]);
+        let numbers = [row.repeated, row.failed, row.first_offsets, row.last_offsets];
+        assert_eq!(numbers, [[5, 5], [6, 6], [7, 7], [8, 8]]);
+        let unknown =
+            NodeLedger { counts: vec![LedgerCount { stream: 9, ..LedgerCount::default() }], ..ledger };
+        assert!(matches!(row_of(&event(Some(Kind::NodeLedger(unknown)))), Row::DeadLetter(_)));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use bus::Stream;
 use store::rows::{
-    BatchRow, CommandRow, ConnectionRow, DeadLetterRow, GapRow, HeartbeatRow, Millis, NodeRow, stream,
+    BatchRow, CommandRow, ConnectionRow, DeadLetterRow, GapRow, HeartbeatRow, LedgerRow, Millis, NodeRow,
+    stream,
 };
 
 use crate::batch::Batch;
@@ -17,6 +18,7 @@ pub(crate) struct Rows {
     pub dead_letters: Vec<DeadLetterRow>,
     pub nodes: Vec<NodeRow>,
     pub commands: Vec<CommandRow>,
+    pub ledgers: Vec<LedgerRow>,
     pub gaps: Vec<GapRow>,
     /// Its row of `batches`; how it landed is filled in when it has.
     pub batch: BatchRow,
@@ -50,6 +52,7 @@ impl Rows {
             dead_letters: Vec::new(),
             nodes: Vec::new(),
             commands: Vec::new(),
+            ledgers: Vec::new(),
             gaps: batch.gaps.iter().map(gap).collect(),
             batch: BatchRow {
                 stream,
@@ -78,6 +81,7 @@ impl Rows {
                 }
                 // A node cannot count its own last word: what it tells of itself stands outside the ledger.
                 Row::Node(row) => rows.nodes.push(row),
+                Row::Ledger(row) => rows.ledgers.push(row),
                 Row::Command(row) => {
                     rows.count(&row.node_id, row.at, Count::Other);
                     rows.commands.push(row);
@@ -123,6 +127,7 @@ impl Rows {
             + self.dead_letters.len()
             + self.nodes.len()
             + self.commands.len()
+            + self.ledgers.len()
     }
 }
 

@@ -133,14 +133,7 @@ pub(crate) fn lag(kafka: &Kafka) -> anyhow::Result<Finding> {
 }
 
 fn lag_now(kafka: &Kafka) -> anyhow::Result<(u64, String)> {
-    let bootstrap = kafka.bootstrap();
-    let mut command = kafka.tool(LAG_TOOL);
-    command.args(["--bootstrap-server", &bootstrap, "--describe", "--group", GROUP]);
-    let output = command.output().context("cannot run Kafka's own tool")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        bail!("Kafka's own tool failed: {text}{}", String::from_utf8_lossy(&output.stderr));
-    }
+    let text = kafka.tool(LAG_TOOL, &["--describe", "--group", GROUP])?;
     sum_of_lags(&text).with_context(|| format!("Kafka's own tool says: {text}"))
 }
 

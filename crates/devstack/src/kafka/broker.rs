@@ -147,13 +147,6 @@ impl Broker {
         Ok(())
     }
 
-    /// One of Kafka's own tools, by its class, ready for its arguments.
-    pub(super) fn tool(&self, class: &str) -> Command {
-        let mut command = self.java(&self.folder.join("log4j2.yaml"));
-        command.arg(class);
-        command
-    }
-
     /// Its process, where it runs.
     pub(super) fn running(&mut self) -> Option<&mut Process> {
         let process = self.process.as_mut()?;

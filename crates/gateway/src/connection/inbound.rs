@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use access::Action as Asking;
 use broker::Message;
-use bus::Permit;
+use bus::{Partition, Permit, Stream};
 use bytes::Bytes;
 use decode::Topic;
 use event::v1::DisconnectReason as Reason;
@@ -17,7 +17,7 @@ use super::{Connection, Parked};
 use crate::commands;
 use crate::end::End;
 use crate::record::{NotAuthorized, Record};
-use crate::unacknowledged::{Answer, Became, By, Issuing, Settled, Unsettled};
+use crate::unacknowledged::{Answer, Became, By, Counted, Issuing, Settled, Unsettled};
 
 /// What a publish wants to hear: nothing with QoS 0.
 type Asked = Option<(By, PacketId)>;
@@ -95,7 +95,7 @@ where
         if (publish.retain || self.shared.broker.has_subscribers()) && publish.payload_is_as_said() {
             self.route(publish, topic);
         }
-        self.admit(record, asked)
+        self.admit(record, asked, publish.dup)
     }
 
     /// A command: Kafka takes it, and gives it to the node that has the device.
@@ -121,7 +121,7 @@ where
                 None => {
                     let received_at = Instant::now();
                     let (code, became) = (reason::SUCCESS, Became::Command);
-                    let answer = Answer::Publish { by, packet_id, code, became, received_at };
+                    let answer = Answer::Publish { by, packet_id, code, became, received_at, counted: None };
                     self.unacknowledged.push_issuing(issuing, answer, bytes);
                 }
                 Some(Ok(_)) => self.answer_now(by, packet_id, reason::SUCCESS, Became::Command),
@@ -191,22 +191,24 @@ where
     /// Puts an answer into its place in the order.
     fn answer_now(&mut self, by: By, packet_id: PacketId, code: u8, became: Became) {
         let received_at = Instant::now();
-        self.unacknowledged.push_ready(Answer::Publish { by, packet_id, code, became, received_at });
+        let answer = Answer::Publish { by, packet_id, code, became, received_at, counted: None };
+        self.unacknowledged.push_ready(answer);
     }
 
     /// Sends a record on its way if there is room in the window of the process; else QoS 1 and 2 wait and QoS 0 is shed.
-    fn admit(&mut self, record: Record, asked: Asked) -> Result<(), End> {
+    fn admit(&mut self, record: Record, asked: Asked, repeated: bool) -> Result<(), End> {
         let answer = asked.map(|(by, packet_id)| Answer::Publish {
             by,
             packet_id,
             code: record.code,
             became: record.became,
             received_at: Instant::now(),
+            counted: Some(Counted { minute: record.number, repeated }),
         });
         let bytes = record.bytes();
         let window = self.shared.producer.window();
         match (window.try_reserve(bytes), answer) {
-            (Some(permit), answer) => self.produce(permit, &record, answer),
+            (Some(permit), answer) => self.produce(permit, record, answer),
             (None, None) => {
                 self.shared.meter.shed.increment(1);
                 Ok(())
@@ -223,14 +225,17 @@ where
     pub(super) fn produce(
         &mut self,
         permit: Permit,
-        record: &Record,
+        record: Record,
         answer: Option<Answer>,
     ) -> Result<(), End> {
-        let sent = self.shared.producer.send(permit, record.stream, &record.key, &record.payload);
+        let bytes = record.bytes();
+        let Record { stream, key, payload, minute, .. } = record;
+        let minute = minute.map(|minute| minute as Arc<dyn bus::Witness>);
+        let sent = self.shared.producer.send_witnessed(permit, stream, &key, &payload, minute);
         let delivery =
             sent.map_err(|error| End::told(Reason::StoreUnavailable, reason::SERVER_BUSY).because(&error))?;
         if let Some(answer) = answer {
-            self.unacknowledged.push(delivery, answer, record.bytes());
+            self.unacknowledged.push(delivery, answer, bytes);
         }
         Ok(())
     }
@@ -238,16 +243,19 @@ where
     /// Answers a publish whose delivery is known. What Kafka did not take is never acknowledged.
     pub(super) fn settle(&mut self, (answer, outcome): Settled) -> Result<(), End> {
         let meter = &self.shared.meter;
-        let (by, packet_id, code, became, received_at) = match answer {
-            Answer::Publish { by, packet_id, code, became, received_at } => {
-                (by, packet_id, code, became, received_at)
+        let (by, packet_id, code, became, received_at, counted) = match answer {
+            Answer::Publish { by, packet_id, code, became, received_at, counted } => {
+                (by, packet_id, code, became, received_at, counted)
             }
             // A session that is not in the history does not go on.
-            Answer::Connected => return outcome.map_err(|error| End::not_stored(&error)),
+            Answer::Connected => return outcome.map(drop).map_err(|error| End::not_stored(&error)),
             Answer::Nothing => return Ok(()),
         };
         let code = match outcome {
-            Ok(()) => code,
+            Ok(partition) => {
+                self.enter(became, counted, partition);
+                code
+            }
             Err(error) => {
                 meter.unacknowledged.increment(1);
                 if !self.version.is_v5() {
@@ -281,6 +289,18 @@ where
             }
         }
         Ok(())
+    }
+
+    /// Counts an acknowledgement in the ledger: that of a record which Kafka holds.
+    fn enter(&self, became: Became, counted: Option<Counted>, partition: Option<Partition>) {
+        let stream = match became {
+            Became::Heartbeat => Stream::Events,
+            Became::DeadLetter => Stream::DeadLetters,
+            Became::Command | Became::Message | Became::Refused | Became::Repeated => return,
+        };
+        if let (Some(Counted { minute, repeated }), Some(partition)) = (counted, partition) {
+            self.shared.ledger.acknowledged(minute, stream, partition, repeated);
+        }
     }
 
     /// The client has our PUBREC: the packet id is free again [MQTT-4.3.3-11]. One that is not known is answered the

@@ -7,7 +7,7 @@ fn nowhere(config: Config) -> (Downlink, Worker) {
     let kafka =
         bus::Config { brokers: "127.0.0.1:9".into(), delivery_timeout_ms: 1_000, ..bus::Config::default() };
     let producer = Producer::new(&kafka).expect("a client");
-    Downlink::new(config, NodeId("gateway-1".into()), 1, producer)
+    Downlink::new(config, NodeId("gateway-1".into()), 1, producer, Arc::new(Ledger::new()))
 }
 
 fn new(device: &str) -> NewCommand {
