@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
-use devstack::packages;
+use devstack::{Engine, packages};
 
 use self::checks::Finding;
 use self::gauge::Gauge;
@@ -112,10 +112,16 @@ pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
         plan.faults.iter().for_each(|fault| println!("{fault}"));
         return Ok(ExitCode::SUCCESS);
     }
-    stack::ensure_packages(stack::install(flags.no_install), packages::KAFKA)?;
+    // Its own services, whatever the environment names: they get broken.
+    let engine_is_ours = !Engine::is_installed();
+    let mut wanted = packages::KAFKA.to_vec();
+    if engine_is_ours {
+        wanted.extend_from_slice(packages::CLICKHOUSE);
+    }
+    stack::ensure_packages(stack::install(flags.no_install), &wanted)?;
     let workspace = Workspace::find()?;
     let profile = if flags.release { Profile::Release } else { Profile::Dev };
-    let programs = workspace.build(profile, stack::needs_chserver(), stop)?;
+    let programs = workspace.build(profile, engine_is_ours, stop)?;
     let report = drill(&plan, &workspace, &programs, flags.keep, stop)?;
     if let Some(file) = &flags.json {
         let text = serde_json::to_string_pretty(&report.json())?;
@@ -209,7 +215,8 @@ fn rehearse(plan: &Plan, programs: &Programs, folder: &Path, stop: &Stop) -> any
     course.run(&mut site, &mut fleet, stop)?;
 
     eprintln!("==> the faults are over: everything has to come back");
-    site.wait_ready(stop)?;
+    let wrong = site.wait_ready(stop)?;
+    course.note(wrong)?;
     course.rest(REST, &mut site, &mut fleet, stop)?;
     course.gauge.end(&mut site);
     let acknowledged = Acknowledged::read(fleet.finish()?)?;
