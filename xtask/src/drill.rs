@@ -215,7 +215,8 @@ fn rehearse(plan: &Plan, programs: &Programs, folder: &Path, stop: &Stop) -> any
     course.run(&mut site, &mut fleet, stop)?;
 
     eprintln!("==> the faults are over: everything has to come back");
-    site.wait_ready(stop)?;
+    let wrong = site.wait_ready(stop)?;
+    course.note(wrong)?;
     course.rest(REST, &mut site, &mut fleet, stop)?;
     course.gauge.end(&mut site);
     let acknowledged = Acknowledged::read(fleet.finish()?)?;

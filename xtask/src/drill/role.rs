@@ -29,6 +29,8 @@ pub(crate) struct Role {
     wanted: Wanted,
     /// Processor time of its earlier processes.
     spent: Duration,
+    /// Processor time of this process when last looked at: of one that has ended nobody can be asked.
+    seen: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,7 @@ impl Role {
             process: None,
             wanted: Wanted::Gone,
             spent: Duration::ZERO,
+            seen: Duration::ZERO,
         }
     }
 
@@ -111,6 +114,10 @@ impl Role {
     }
 
     pub(crate) fn resume(&mut self) -> anyhow::Result<()> {
+        // What it stood still for is not counted against it.
+        if let Wanted::Leaves { back, .. } = self.wanted {
+            self.wanted = Wanted::Leaves { until: Instant::now() + STOP_MAX, back };
+        }
         Ok(self.process.as_mut().with_context(|| format!("{} does not run", self.name))?.resume()?)
     }
 
@@ -131,6 +138,7 @@ impl Role {
         let Some(process) = self.process.as_mut() else {
             return Ok(None);
         };
+        self.seen = process.cpu_time().unwrap_or(self.seen);
         let ended = process.exit_status()?;
         match (ended, self.wanted) {
             (None, Wanted::Leaves { until, back }) if until <= now => {
@@ -143,6 +151,7 @@ impl Role {
             (Some(status), wanted) => {
                 let tail = process.log_tail(TAIL_LINES);
                 self.process = None;
+                self.spent += std::mem::take(&mut self.seen);
                 let asked = matches!(wanted, Wanted::Leaves { .. });
                 self.wanted = match wanted {
                     Wanted::Leaves { back: false, .. } => Wanted::Gone,
@@ -169,7 +178,10 @@ impl Role {
 
     /// Whether it says that it can do its work; one that is not to run is no reason to wait.
     pub(crate) fn ready(&self) -> anyhow::Result<()> {
-        if self.wanted == Wanted::Gone { Ok(()) } else { scrape::ready(self.operations) }
+        match self.wanted {
+            Wanted::Gone | Wanted::Leaves { back: false, .. } => Ok(()),
+            _ => scrape::ready(self.operations),
+        }
     }
 
     /// Memory that it holds, bytes; `None` while it does not run.

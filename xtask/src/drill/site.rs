@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use devstack::fetch::Cache;
 use devstack::kafka::Door;
 use devstack::ports::free_port;
@@ -108,7 +108,8 @@ impl Site {
         for role in site.gateways.iter_mut().chain(site.writers.iter_mut().take(size.writers)) {
             role.start()?;
         }
-        site.wait_ready(stop)?;
+        let wrong = site.wait_ready(stop)?;
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         Ok(site)
     }
 
@@ -193,14 +194,18 @@ impl Site {
         Ok(())
     }
 
-    /// Waits until every gateway and writer that is to run says that it can work.
-    pub(crate) fn wait_ready(&mut self, stop: &Stop) -> anyhow::Result<()> {
+    /// Waits until every gateway and writer that is to run says that it can work; tells what should not have happened
+    /// meanwhile.
+    pub(crate) fn wait_ready(&mut self, stop: &Stop) -> anyhow::Result<Vec<String>> {
         let end = Instant::now() + READY_MAX;
+        let mut wrong = Vec::new();
         loop {
+            // What leaves only to come back is started again here.
+            wrong.extend(self.look()?);
             let waits =
                 self.roles().find_map(|role| role.ready().err().map(|error| (role.name().to_owned(), error)));
             let Some((name, error)) = waits else {
-                return Ok(());
+                return Ok(wrong);
             };
             if Instant::now() >= end {
                 return Err(error.context(format!("{name} was not ready within {READY_MAX:?}")));
