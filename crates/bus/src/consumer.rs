@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
@@ -120,6 +120,14 @@ pub struct CommitError(pub String);
 #[derive(Debug, thiserror::Error)]
 #[error("the kafka consumer cannot go on")]
 pub struct ConsumeError(#[source] KafkaError);
+
+impl ConsumeError {
+    /// Whether another member has taken this one's instance id: another process with the same setting; or this very member, when
+    /// the group had given it up while Kafka was silent and its own late requests meet the new one.
+    pub fn is_fenced(&self) -> bool {
+        self.0.rdkafka_error_code() == Some(RDKafkaErrorCode::FencedInstanceId)
+    }
+}
 
 impl Consumer {
     /// Joins `group`. Kafka need not answer yet. A member with an `instance_id` (stable, unique in the group) takes

@@ -6,12 +6,12 @@
 //!
 //! # The protocol, per partition
 //! 1. *Announce*: commit the batch's first offset, with the batch's last offset as the note beside it.
-//! 2. *Insert*, under a token made of topic, partition, range and content; repeated until it is known to have landed.
+//! 2. *Insert*, under a token made of topic, partition, range and content; repeated until all of it is known to stand.
 //! 3. *Conclude*: commit the offset after the last, without a note.
 //!
 //! Whoever takes the partition over, after a crash or a rebalance, finds either no note, and nothing was under way; or
-//! the note, and then it reads exactly that range again and inserts it under the same token: rows that landed already
-//! are dropped by the table and by each of its views, for themselves.
+//! the note, and then it reads exactly that range again, asks which of its rows stand, brings these into the views and inserts
+//! the rest.
 //!
 //! # Guarantees
 //! - The committed offset moves over inserted records alone, and in order.
@@ -23,13 +23,13 @@
 //! # Order
 //! Batches of one partition are inserted one after the other; partitions do not wait for each other.
 //!
-//! # Bounds of "once"
-//! The table forgets tokens after some thousand inserts (`non_replicated_deduplication_window`). A recovery later than that
-//! leaves rows that stand twice until they are merged, and never twice for a reader who says `FINAL`: rows are keyed by what
-//! they are.
+//! # Repetitions
+//! Every attempt but the first of the writer that announced a batch asks first: whether the batch's row in `batches` stands, which is
+//! inserted last, else which of its rows stand. So a recovery may be as late as it likes, after the table has forgotten every token.
+//! `docs/exactly-once.md` says why that is enough, and what shows it.
 //!
-//! What it does not do: change the schema (`fleetpulse migrate` does), or decide about a row that ClickHouse refuses for
-//! good: it stops and says so.
+//! What it does not do: change the schema (`fleetpulse migrate` does). A record that ClickHouse refuses becomes a dead letter; where it
+//! refuses them by the hundred ([`Config::refused_rows_max`]) the writer stops and says so.
 
 mod batch;
 mod config;
@@ -41,7 +41,7 @@ mod note;
 mod row;
 mod rows;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus::Consumer;
 use ops::{Condition, Health};
@@ -105,6 +105,10 @@ pub enum RunError {
 /// How often ClickHouse is asked whether it answers, and how long it may take.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
+/// A member that was fenced after a longer life than this joins anew: its own late requests fenced it. Sooner, and there are two with
+/// the same instance id, which would fence each other for ever.
+const FENCED_AGAIN_AFTER: Duration = Duration::from_secs(20);
+
 /// Runs a writer until `stop`; then finishes the batches under way and leaves the group, within
 /// [`Config::shutdown_grace_ms`].
 ///
@@ -124,7 +128,6 @@ pub async fn run(
     if !schema_stands(&store, &stop).await? {
         return Ok(());
     }
-    let consumer = Consumer::new(kafka, &config.group, &config.instance_id)?;
     tracing::info!(group = config.group, instance_id = config.instance_id, "writer starts");
 
     let tasks = TaskTracker::new();
@@ -133,18 +136,42 @@ pub async fn run(
         let every = Duration::from_secs(config.ledger_look_every_s.into());
         tasks.spawn(ledger::watch(store.clone(), kafka.clone(), every, stop.clone()));
     }
-    let handle = tokio::runtime::Handle::current();
     let inserter = insert::Inserter::new(store, config.refused_rows_max, lands);
-    let driver = tasks.spawn_blocking({
-        let stop = stop.clone();
-        move || driver::Driver::new(&config, consumer, inserter, handle, joined).run(&stop)
-    });
-    let ended = driver.await.unwrap_or(Err(RunError::Panicked));
+    let ended = loop {
+        let since = Instant::now();
+        let ended = drive(&config, kafka, inserter.clone(), joined.clone(), &stop).await;
+        match &ended {
+            Err(RunError::Consume(error)) if error.is_fenced() && since.elapsed() > FENCED_AGAIN_AFTER => {
+                metrics::counter!("fleetpulse_writer_fenced_total").increment(1);
+                tracing::warn!(
+                    instance_id = config.instance_id,
+                    "fenced by another member with this instance id, joining anew"
+                );
+                joined.set(false);
+            }
+            _ => break ended,
+        }
+    };
     stop.cancel();
     tasks.close();
     tasks.wait().await;
     tracing::info!("writer stopped");
     ended
+}
+
+/// One life as a member of the group.
+async fn drive(
+    config: &Config,
+    kafka: &bus::Config,
+    inserter: insert::Inserter,
+    joined: Condition,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let consumer = Consumer::new(kafka, &config.group, &config.instance_id)?;
+    let runtime = tokio::runtime::Handle::current();
+    let driver = driver::Driver::new(config, consumer, inserter, runtime, joined);
+    let stop = stop.clone();
+    tokio::task::spawn_blocking(move || driver.run(&stop)).await.unwrap_or(Err(RunError::Panicked))
 }
 
 /// Waits until ClickHouse answers, and checks the schema. False: `stop` came first.
