@@ -41,7 +41,8 @@ pub struct Config {
     /// Compression of batches. Default `lz4`: a third of the bytes for little CPU.
     pub compression: Compression,
     /// After how long without a sign of life a group member counts as dead, milliseconds. Default 10,000; the
-    /// broker must allow it. Range 1,000 to 300,000.
+    /// broker must allow it. Range 6,000 (what brokers allow at least, and well above the two seconds within which a writer
+    /// inserts without asking) to 300,000.
     pub session_timeout_ms: u32,
 }
 
@@ -106,7 +107,7 @@ impl Config {
             .within("delivery_timeout_ms", self.delivery_timeout_ms, 1_000..=600_000)
             .within("in_flight_messages_max", self.in_flight_messages_max, 1..=10_000_000)
             .within("in_flight_bytes_max", self.in_flight_bytes_max, 1 << 20..=u32::MAX)
-            .within("session_timeout_ms", self.session_timeout_ms, 1_000..=300_000)
+            .within("session_timeout_ms", self.session_timeout_ms, 6_000..=300_000)
             .done()
     }
 
