@@ -194,7 +194,7 @@ where
             packet_id,
             code: record.code,
             became: record.became,
-            received_at: Instant::now(),
+            received_at: self.keep_alive.seen_at().into_std(),
         });
         let bytes = record.bytes();
         let window = self.shared.producer.window();
