@@ -27,8 +27,9 @@ pub struct Config {
     pub replication_factor: u8,
     /// How long Kafka keeps events, hours. Default 168 (a week): the time in which a writer may be away.
     pub retention_hours: u32,
-    /// How long the producer waits for more records before it sends, milliseconds. Default 5: costs a device
-    /// 5 ms of PUBACK, saves the broker most of its requests. Range 0 to 1,000.
+    /// How long the producer waits for more records before it sends, milliseconds. Default 20: a PUBACK takes 8 ms longer
+    /// than with 5, little beside the 50 to 300 ms of a cellular round trip; a heartbeat costs the gateway a sixth to a quarter
+    /// less CPU and the broker less than half, as requests carry more records. Range 0 to 1,000.
     pub linger_ms: u16,
     /// Deadline of a delivery, milliseconds, retries included; past it the device gets no PUBACK. Default
     /// 30,000: longer than a broker's fail-over, shorter than most devices' patience. Range 1,000 to 600,000.
@@ -66,7 +67,7 @@ impl Default for Config {
             partitions: 6,
             replication_factor: 1,
             retention_hours: 168,
-            linger_ms: 5,
+            linger_ms: 20,
             delivery_timeout_ms: 30_000,
             in_flight_messages_max: 100_000,
             in_flight_bytes_max: 256 << 20,

@@ -13,9 +13,10 @@ mod keep_alive;
 mod outbound;
 mod subscriptions;
 
-use std::future::Future;
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use access::Kind;
@@ -25,11 +26,11 @@ use event::v1::DisconnectReason as Reason;
 use mqtt::{Frame, Packet, Version, reason};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use crate::edge::Peer;
-use crate::end::{End, Evict, Eviction};
-use crate::handshake::{self, Accepted, Limits};
+use crate::end::{End, Evict, Evicted, Eviction};
+use crate::handshake::{self, Accepted, HandshakeError, Limits};
 use crate::inbox::Inbox;
 use crate::pace::{Pace, Slowed};
 use crate::record::{Record, Telemetry};
@@ -42,41 +43,58 @@ use outbound::AliasesOut;
 
 /// Serves one connection from its first byte to its last packet. Ends by itself, when it is evicted, or on `stop`. What comes back is
 /// the session that was, if a device had one, and how it ended: to be told by [`presence::disconnected`].
-pub(crate) async fn serve<S>(
-    mut stream: S,
+#[expect(clippy::manual_async_fn, reason = "what comes by value stands twice in the future of an async fn")]
+pub(crate) fn serve<S>(
+    stream: S,
     mut peer: Peer,
     shared: &Shared,
-    stop: CancellationToken,
-) -> Option<(Session, End)>
+    stop: &CancellationToken,
+) -> impl Future<Output = Option<(Session, End)>> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let evict = Evict::new(&stop);
-    // In a box, for the handshake is over after a moment and its room is not the connection's to keep.
-    let accepted = match Box::pin(handshake::greet(&mut stream, &peer, shared, &evict)).await {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            shared.meter.refused(error.reason());
-            tracing::debug!(peer = %peer.address, error = &error as &dyn std::error::Error, "no session");
-            return None;
+    async move {
+        // In a box, for the handshake is over after a moment and its room is not the connection's to keep.
+        let mut connection = match Box::pin(open(stream, &peer, shared, stop)).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                shared.meter.refused(error.reason());
+                tracing::debug!(peer = %peer.address, error = &error as &dyn std::error::Error, "no session");
+                return None;
+            }
+        };
+        peer.forget_certificate();
+        shared.meter.sessions.increment(1);
+        shared.sessions.fetch_add(1, Ordering::Relaxed);
+        let ended = connection.serve().await;
+        let session = connection.session;
+        shared.directory.leave(&session.key, session.id);
+        shared.meter.sessions.decrement(1);
+        shared.sessions.fetch_sub(1, Ordering::Relaxed);
+        shared.meter.ended(ended.reason);
+        if !presence::is_ordinary(ended.reason) {
+            tracing::info!(
+                device_id = %session.device_id, session_id = %session.id, peer = %peer.address,
+                reason = event::disconnect_reason_name(ended.reason), detail = ended.detail, "session ended"
+            );
         }
-    };
-    peer.forget_certificate();
-    shared.meter.sessions.increment(1);
-    shared.sessions.fetch_add(1, Ordering::Relaxed);
-    let key = accepted.session.key.clone();
-    let (session, ended) = Connection::new(stream, accepted, shared, &evict).serve().await;
-    shared.directory.leave(&key, session.id);
-    shared.meter.sessions.decrement(1);
-    shared.sessions.fetch_sub(1, Ordering::Relaxed);
-    shared.meter.ended(ended.reason);
-    if !presence::is_ordinary(ended.reason) {
-        tracing::info!(
-            device_id = %session.device_id, session_id = %session.id, peer = %peer.address,
-            reason = event::disconnect_reason_name(ended.reason), detail = ended.detail, "session ended"
-        );
+        (session.grant.principal.kind == Kind::Device).then_some((session, ended))
     }
-    (session.grant.principal.kind == Kind::Device).then_some((session, ended))
+}
+
+/// Brings a connection through its handshake. It stands in a box from then on: its future need not hold it.
+async fn open<'a, S>(
+    mut stream: S,
+    peer: &Peer,
+    shared: &'a Shared,
+    stop: &CancellationToken,
+) -> Result<Box<Connection<'a, S>>, HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let evict = Evict::default();
+    let accepted = handshake::greet(&mut stream, peer, shared, &evict, stop).await?;
+    Ok(Box::new(Connection::new(stream, accepted, shared, evict)))
 }
 
 struct Connection<'a, S> {
@@ -87,8 +105,8 @@ struct Connection<'a, S> {
     session: Session,
     telemetry: Telemetry,
     shared: &'a Shared,
-    evict: &'a Evict,
-    evicted: Pin<Box<WaitForCancellationFutureOwned>>,
+    evict: Evict,
+    evicted: Evicted,
     keep_alive: KeepAlive,
     /// When the credential ends, where it does.
     credential_ends: Option<Pin<Box<Sleep>>>,
@@ -136,7 +154,7 @@ impl<'a, S> Connection<'a, S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    fn new(stream: S, accepted: Accepted, shared: &'a Shared, evict: &'a Evict) -> Self {
+    fn new(stream: S, accepted: Accepted, shared: &'a Shared, evict: Evict) -> Self {
         let Accepted { session, version, inbox, outbox, link, limits } = accepted;
         let ends = session.grant.expires_at.map(|at| {
             let left = at.duration_since(std::time::SystemTime::now()).unwrap_or_default();
@@ -151,8 +169,8 @@ where
             keep_alive: KeepAlive::new(session.keep_alive_s),
             session,
             shared,
+            evicted: evict.evicted(),
             evict,
-            evicted: Box::pin(evict.evicted()),
             credential_ends: ends,
             pace: Pace::new(&shared.config),
             slowed: None,
@@ -167,7 +185,7 @@ where
     }
 
     /// From the first `Connected` event to the last packet.
-    async fn serve(mut self) -> (Session, End) {
+    async fn serve(&mut self) -> End {
         let ended = match self.announce().await {
             Ok(()) => self.run().await,
             Err(ended) => ended,
@@ -176,7 +194,7 @@ where
         if let Some(link) = self.link.take() {
             link.detach(outbound::detach(&ended, self.limits.session_expiry));
         }
-        (self.session, ended)
+        ended
     }
 
     /// Sends the session's `Connected` event: the first of what waits for Kafka. A service is no device and has none.
@@ -186,7 +204,7 @@ where
         }
         let connected = tokio::select! {
             () = &mut self.evicted => return Err(self.evict.why().end()),
-            connected = presence::connected(&self.session, self.shared) => connected,
+            connected = Box::pin(presence::connected(&self.session, self.shared)) => connected,
         };
         let delivery = connected
             .map_err(|error| End::told(Reason::StoreUnavailable, reason::SERVER_BUSY).because(&error))?;
@@ -218,19 +236,56 @@ where
 
     /// Waits for what comes first. Cancel safe.
     async fn select(&mut self) -> Action {
-        let may_read = self.may_read();
-        tokio::select! {
-            // In this order: a flood of packets does not hold up a take-over; a client that is sent more than it can take is
-            // heard all the same; one whose socket was not read for a while is heard before it counts as idle.
-            biased;
-            () = &mut self.evicted, if !self.draining => Action::Evicted,
-            settled = self.unacknowledged.next(), if !self.unacknowledged.is_empty() => Action::Settled(settled),
-            permit = admitted(&mut self.parked), if self.parked.is_some() => Action::Admitted(permit),
-            received = self.inbox.read_from(&mut self.stream), if may_read => Action::Received(received),
-            () = linked(self.link.as_ref()), if self.link.is_some() && !self.draining => Action::Outgoing,
-            () = due(&mut self.slowed), if self.slowed.is_some() => Action::Refilled,
-            () = due(&mut self.credential_ends), if self.credential_ends.is_some() => Action::CredentialEnded,
-            () = self.keep_alive.over(), if may_read => Action::Idle,
+        let (may_read, draining) = (self.may_read(), self.draining);
+        let Self {
+            stream,
+            inbox,
+            evicted,
+            keep_alive,
+            credential_ends,
+            slowed,
+            unacknowledged,
+            parked,
+            link,
+            ..
+        } = self;
+        // In this order: a flood of packets does not hold up a take-over; one whose socket was not read for a while is
+        // heard before it counts as idle. Polled by hand, as this is done for every wake: no wait is made anew for it.
+        let own = poll_fn(|context| {
+            if !draining && Pin::new(&mut *evicted).poll(context).is_ready() {
+                return Poll::Ready(Action::Evicted);
+            }
+            if let Poll::Ready(settled) = unacknowledged.poll_next(context) {
+                return Poll::Ready(Action::Settled(settled));
+            }
+            if let Some(parked) = parked
+                && let Poll::Ready(permit) = parked.room.as_mut().poll(context)
+            {
+                return Poll::Ready(Action::Admitted(permit));
+            }
+            if may_read && let Poll::Ready(received) = inbox.poll_read(Pin::new(&mut *stream), context) {
+                return Poll::Ready(Action::Received(received));
+            }
+            if is_due(slowed, context) {
+                return Poll::Ready(Action::Refilled);
+            }
+            if is_due(credential_ends, context) {
+                return Poll::Ready(Action::CredentialEnded);
+            }
+            if may_read {
+                ready!(keep_alive.poll_over(context));
+                return Poll::Ready(Action::Idle);
+            }
+            Poll::Pending
+        });
+        match link {
+            Some(link) if !draining => tokio::select! {
+                // A client that is sent more than it can take is heard all the same.
+                biased;
+                action = own => action,
+                () = link.ready() => Action::Outgoing,
+            },
+            _ => own.await,
         }
     }
 
@@ -354,8 +409,12 @@ where
 
     /// Counts a publish against the client's rate.
     fn keep_pace(&mut self, bytes: usize) {
-        let now = self.keep_alive.seen_at();
-        self.pace.take(bytes as u64, now);
+        let seen_at = self.keep_alive.seen_at();
+        self.pace.take(bytes as u64, seen_at);
+        // The clock is asked only where it matters.
+        if self.pace.slowed_until(seen_at).is_none() {
+            return;
+        }
         if let Some((until, why)) = self.pace.slowed_until(Instant::now()) {
             match why {
                 Slowed::Messages => self.shared.meter.slowed_messages.increment(1),
@@ -391,11 +450,20 @@ where
         let outbox = std::mem::take(&mut self.outbox);
         self.session.traffic.bytes_out += outbox.len() as u64;
         let within = Duration::from_millis(self.shared.config.write_timeout_ms.into());
-        let written = async {
+        let mut written = pin!(async {
             self.stream.write_all(&outbox).await?;
             self.stream.flush().await
+        });
+        // Mostly the socket takes it at once, and then no timer is made.
+        let at_once = poll_fn(|context| match written.as_mut().poll(context) {
+            Poll::Ready(written) => Poll::Ready(Some(written)),
+            Poll::Pending => Poll::Ready(None),
+        });
+        let written = match at_once.await {
+            Some(written) => Ok(written),
+            None => Box::pin(tokio::time::timeout(within, written)).await,
         };
-        match tokio::time::timeout(within, written).await {
+        match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(End::broken(&error)),
             Err(_elapsed) => Err(End::silent(Reason::WriteTimeout)),
@@ -416,27 +484,16 @@ where
         // Best effort: the client may be gone. PUBACKs that were made before the end are not lost with it.
         let _unheard = self.flush().await;
         let within = Duration::from_millis(self.shared.config.write_timeout_ms.into());
-        let _unheard = tokio::time::timeout(within, self.stream.shutdown()).await;
+        let _unheard = Box::pin(tokio::time::timeout(within, self.stream.shutdown())).await;
     }
 }
 
-async fn admitted(parked: &mut Option<Box<Parked>>) -> Permit {
-    match parked {
-        Some(parked) => parked.room.as_mut().await,
-        None => std::future::pending().await,
-    }
+fn is_due(timer: &mut Option<Pin<Box<Sleep>>>, context: &mut Context<'_>) -> bool {
+    timer.as_mut().is_some_and(|timer| timer.as_mut().poll(context).is_ready())
 }
 
-async fn linked(link: Option<&Link>) {
-    match link {
-        Some(link) => link.ready().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn due(timer: &mut Option<Pin<Box<Sleep>>>) {
-    match timer {
-        Some(timer) => timer.as_mut().await,
-        None => std::future::pending().await,
-    }
+/// What one connection holds beside its task.
+#[cfg(test)]
+pub(crate) const fn bytes() -> usize {
+    size_of::<Connection<'_, crate::edge::Stream>>()
 }

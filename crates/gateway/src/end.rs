@@ -1,11 +1,14 @@
 //! How a session ends, and who may end it from outside.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use event::v1::DisconnectReason as Reason;
+use futures_util::task::AtomicWaker;
 use mqtt::reason;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::unacknowledged::Unsettled;
 
@@ -71,11 +74,11 @@ impl End {
 #[repr(u8)]
 pub(crate) enum Eviction {
     /// The gateway stops.
-    ShuttingDown = 0,
+    ShuttingDown = 1,
     /// The same device connected again.
-    TakenOver = 1,
+    TakenOver = 2,
     /// Its credential is no longer good.
-    Revoked = 2,
+    Revoked = 3,
 }
 
 impl Eviction {
@@ -89,36 +92,88 @@ impl Eviction {
 }
 
 /// Ends one session from outside, once. A clone ends the same session.
-#[derive(Clone, Debug)]
-pub(crate) struct Evict {
-    token: CancellationToken,
-    why: Arc<AtomicU8>,
+///
+/// One number and one waker, and no place in a tree of tokens: each connection has one, and looks at it whenever it wakes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Evict(Arc<Called>);
+
+#[derive(Debug, Default)]
+struct Called {
+    /// [`STAYS`] or an [`Eviction`].
+    why: AtomicU8,
+    waiting: AtomicWaker,
 }
 
-impl Evict {
-    /// A session that ends with `stop`, or before.
-    pub(crate) fn new(stop: &CancellationToken) -> Self {
-        Self { token: stop.child_token(), why: Arc::new(AtomicU8::new(Eviction::ShuttingDown as u8)) }
-    }
+const STAYS: u8 = 0;
 
+impl Evict {
     /// Ends the session; the first reason counts.
     pub(crate) fn evict(&self, why: Eviction) {
-        let first = Eviction::ShuttingDown as u8;
-        let _was = self.why.compare_exchange(first, why as u8, Ordering::AcqRel, Ordering::Acquire);
-        self.token.cancel();
+        let _was = self.0.why.compare_exchange(STAYS, why as u8, Ordering::AcqRel, Ordering::Acquire);
+        self.0.waiting.wake();
     }
 
-    /// Waits for the end. One future for the life of a connection: registering anew for every packet would cost a lock each.
-    pub(crate) fn evicted(&self) -> WaitForCancellationFutureOwned {
-        self.token.clone().cancelled_owned()
+    /// Waits for the end. One future for the life of a connection: it is the only one that is woken.
+    pub(crate) fn evicted(&self) -> Evicted {
+        Evicted { evict: self.clone(), registered: None }
     }
 
     /// Why the session ends.
     pub(crate) fn why(&self) -> Eviction {
-        match self.why.load(Ordering::Acquire) {
-            1 => Eviction::TakenOver,
-            2 => Eviction::Revoked,
+        match self.0.why.load(Ordering::Acquire) {
+            2 => Eviction::TakenOver,
+            3 => Eviction::Revoked,
             _ => Eviction::ShuttingDown,
         }
+    }
+
+    fn is_called(&self) -> bool {
+        self.0.why.load(Ordering::Acquire) != STAYS
+    }
+}
+
+/// Waits until a session is ended from outside. Cancel safe.
+#[derive(Debug)]
+pub(crate) struct Evicted {
+    evict: Evict,
+    /// Who is woken. A task has the same waker all its life, so that it registers once and not for every packet.
+    registered: Option<Waker>,
+}
+
+impl Future for Evicted {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.evict.is_called() {
+            return Poll::Ready(());
+        }
+        if self.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            return Poll::Pending;
+        }
+        self.evict.0.waiting.register(context.waker());
+        self.registered = Some(context.waker().clone());
+        // It may have been called while it was registered.
+        if self.evict.is_called() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_reason_counts_and_whoever_waits_hears_of_it() {
+        let evict = Evict::default();
+        let mut evicted = evict.evicted();
+        assert!((&mut evicted).now_or_never().is_none(), "and then it waits in another task");
+        let waits = tokio::spawn(evicted);
+        tokio::task::yield_now().await;
+        evict.evict(Eviction::TakenOver);
+        evict.evict(Eviction::Revoked);
+        waits.await.expect("it ends");
+        assert_eq!(evict.why(), Eviction::TakenOver);
+        evict.evicted().await;
     }
 }

@@ -10,6 +10,7 @@ use event::v1::Traffic;
 use event::{DeviceId, InvalidDeviceId, Millis, SessionId};
 use mqtt::{ConnackProperties, Connect, DecodeError, Version, reason};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 use crate::directory::Holder;
 use crate::edge::Peer;
@@ -123,6 +124,7 @@ pub(crate) async fn greet<S>(
     peer: &Peer,
     shared: &Shared,
     evict: &Evict,
+    stop: &CancellationToken,
 ) -> Result<Accepted, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -131,10 +133,10 @@ where
     let mut inbox = Inbox::default();
     let read = tokio::time::timeout(within, read_connect(stream, &mut inbox, shared.config.packet_bytes_max));
     let length = tokio::select! {
-        () = evict.evicted() => return Err(HandshakeError::Stopping),
+        () = stop.cancelled() => return Err(HandshakeError::Stopping),
         read = read => read.unwrap_or(Err(HandshakeError::Timeout)),
     };
-    let bytes = inbox.take();
+    let bytes = inbox.take_kept();
     // What came before it was clear that it is no CONNECT is judged like a CONNECT: by its first bytes.
     let decided = match length {
         Ok(length) => decide(&bytes[..length], peer, shared, evict).await.map(|accepted| (accepted, length)),
@@ -142,7 +144,7 @@ where
     };
     match decided {
         Ok((mut accepted, length)) => {
-            inbox.restore(bytes, length);
+            inbox.restore_kept(bytes, length);
             accepted.inbox = inbox;
             Ok(accepted)
         }
@@ -221,7 +223,7 @@ async fn enter(
         certificate: peer.certificate(),
         peer: peer.address.ip(),
     };
-    let grant = shared.access.authenticate(credentials).await?;
+    let grant = Arc::new(shared.access.authenticate(credentials).await?);
     // [MQTT-3.1.3-6]: a client without an id is given one; a device has its own.
     let assigned = connect.client_id.is_empty().then(|| match grant.principal.kind {
         Kind::Device => grant.principal.name.to_string(),
@@ -279,9 +281,10 @@ async fn enter(
     }
     let session = Session {
         id,
-        key,
         device_id,
-        client_id: client_id.into(),
+        // Of a device the two are mostly one.
+        client_id: if client_id == &*key { key.clone() } else { client_id.into() },
+        key,
         peer: peer.address,
         transport: peer.transport.name(),
         tls_version: peer.tls_version(),

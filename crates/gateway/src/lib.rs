@@ -38,6 +38,7 @@ mod reload;
 mod session;
 mod unacknowledged;
 
+use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -59,11 +60,13 @@ pub use edge::{
 use commands::Handout;
 use directory::Directory;
 use downlink::Downlink;
-use edge::{Arrived, Bans};
+use edge::{Arrived, Bans, Place};
+use end::End;
 use ledger::Ledger;
 use ledger::telling::Teller;
 use meter::Meter;
 use nodes::Life;
+use session::Session;
 
 /// What every connection shares.
 struct Shared {
@@ -203,6 +206,7 @@ pub async fn run(
     edge.run(serve, &connections, &stop).await;
     listening.set(false);
 
+    shared.directory.stop();
     connections.close();
     let stopping_since = Instant::now();
     let left = || grace.saturating_sub(stopping_since.elapsed()).max(Duration::from_millis(100));
@@ -241,17 +245,25 @@ pub async fn run(
     }
 }
 
-/// Serves one connection and tells its end.
-async fn serve(arrived: Arrived, shared: Arc<Shared>, stop: CancellationToken) {
+/// Serves one connection and tells its end. No `async fn`: what comes by value would stand twice in its future.
+fn serve(arrived: Arrived, shared: Arc<Shared>, stop: CancellationToken) -> impl Future<Output = ()> + Send {
     let Arrived { stream, peer, place, address_place } = arrived;
-    let served = connection::serve(stream, peer, &shared, stop).await;
-    drop(address_place);
-    let Some((session, end)) = served else { return };
-    // The place is free for the next connection while the end of this one is stored. As many may wait so as there are
-    // places; one more keeps its place.
+    async move {
+        let served = connection::serve(stream, peer, &shared, &stop).await;
+        drop(address_place);
+        if let Some((session, end)) = served {
+            // In a box, as its room is not to be kept by every connection that stands.
+            Box::pin(departed(session, end, &shared, place)).await;
+        }
+    }
+}
+
+/// Tells the end of a session. Its place is free for the next connection while that is stored. As many may wait so as
+/// there are places; one more keeps its place.
+async fn departed(session: Session, end: End, shared: &Shared, place: Place) {
     let departure = shared.departures.clone().try_acquire_owned();
     let place = if departure.is_ok() { None } else { Some(place) };
-    presence::disconnected(&session, &shared, &end).await;
+    presence::disconnected(&session, shared, &end).await;
     drop((place, departure));
 }
 
@@ -274,4 +286,21 @@ fn now() -> Millis {
 fn now_us() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the future of one connection holds, in its task.
+    fn future_bytes<F>(_: impl Fn(Arrived, Arc<Shared>, CancellationToken) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each of them is there once for every device: what grows here costs memory fifty thousand times.
+    #[test]
+    fn a_connection_that_stands_is_small() {
+        let (future, connection) = (future_bytes(serve), connection::bytes());
+        assert!(future <= 1_024 && connection <= 768, "{future} and {connection} bytes");
+    }
 }

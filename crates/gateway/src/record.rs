@@ -67,7 +67,8 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     pub(crate) fn of(session: &Session, shared: &Shared) -> Self {
         let prefix = SessionPrefix::new(&session.device_id, &shared.node_id, shared.epoch, session.id);
-        Self { key: session.device_id.as_str().into(), prefix, allowed: (u64::MAX, false) }
+        // A device's key is its id, and nobody else has telemetry.
+        Self { key: session.key.clone(), prefix, allowed: (u64::MAX, false) }
     }
 
     /// Whether this is the device's own topic, and the rules let it publish there. Whatever the rules say, nobody

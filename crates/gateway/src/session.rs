@@ -18,7 +18,7 @@ pub(crate) struct Session {
     /// The device; of a service, its client id.
     pub device_id: DeviceId,
     pub client_id: Arc<str>,
-    pub grant: Grant,
+    pub grant: Arc<Grant>,
     pub peer: SocketAddr,
     pub transport: &'static str,
     /// Empty without TLS.

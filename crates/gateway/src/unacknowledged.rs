@@ -6,9 +6,8 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bus::{Delivery, DeliveryError, Partition};
@@ -146,22 +145,20 @@ impl Unacknowledged {
         })
     }
 
-    /// Waits for the oldest. Pending for ever while the queue is empty. Cancel safe: it is taken out of the queue only
-    /// as it is returned.
-    pub(crate) async fn next(&mut self) -> Settled {
-        let outcome = poll_fn(|context| match self.queue.front_mut() {
-            None => Poll::Pending,
-            Some(Entry { waiting: Waiting::Ready, .. }) => Poll::Ready(Ok(None)),
-            Some(Entry { waiting: Waiting::Delivery(delivery), .. }) => Pin::new(delivery)
-                .poll(context)
-                .map(|report| Ok(report.map(|(partition, _)| Some(partition))?)),
-            Some(Entry { waiting: Waiting::Issuing(issuing), .. }) => {
-                issuing.as_mut().poll(context).map(|issued| Ok(issued.map(|_| None)?))
+    /// The oldest, once it is settled. Pending for ever while the queue is empty.
+    pub(crate) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Settled> {
+        let outcome = match self.queue.front_mut().map(|entry| &mut entry.waiting) {
+            None => return Poll::Pending,
+            Some(Waiting::Ready) => Ok(None),
+            Some(Waiting::Delivery(delivery)) => ready!(Pin::new(delivery).poll(context))
+                .map(|(partition, _)| Some(partition))
+                .map_err(Unsettled::from),
+            Some(Waiting::Issuing(issuing)) => {
+                ready!(issuing.as_mut().poll(context)).map(|_| None).map_err(Unsettled::from)
             }
-        });
-        let outcome = outcome.await;
+        };
         match self.pop() {
-            Some(answer) => (answer, outcome),
+            Some(answer) => Poll::Ready((answer, outcome)),
             None => unreachable!("the front was there when it was polled"),
         }
     }
@@ -182,6 +179,10 @@ impl Unacknowledged {
     fn pop(&mut self) -> Option<Answer> {
         let entry = self.queue.pop_front()?;
         self.bytes -= entry.bytes as usize;
+        if self.queue.is_empty() {
+            // A device that waits for nothing holds no room for it.
+            self.queue = VecDeque::new();
+        }
         Some(entry.answer)
     }
 }

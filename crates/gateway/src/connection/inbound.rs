@@ -202,7 +202,7 @@ where
             packet_id,
             code: record.code,
             became: record.became,
-            received_at: Instant::now(),
+            received_at: self.keep_alive.seen_at().into_std(),
             counted: Some(Counted { minute: record.number, repeated }),
         });
         let bytes = record.bytes();

@@ -1,6 +1,9 @@
-//! The keep alive: one and a half times what is in force [MQTT-3.1.2-22]. One timer, armed anew only when it fires.
+//! The keep alive: one and a half times what is in force [MQTT-3.1.2-22]. One timer, armed anew only when it fires, and
+//! looked at only then: a packet costs a look at the clock.
 
+use std::future::Future;
 use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -9,6 +12,10 @@ pub(super) struct KeepAlive {
     allowed: Option<Duration>,
     seen_at: Instant,
     timer: Option<Pin<Box<Sleep>>>,
+    /// When the timer fires: it is not looked at before.
+    armed_for: Instant,
+    /// Whom the timer wakes, once it was asked.
+    registered: Option<Waker>,
 }
 
 impl KeepAlive {
@@ -17,7 +24,8 @@ impl KeepAlive {
         let allowed = (keep_alive_s > 0).then(|| Duration::from_millis(u64::from(keep_alive_s) * 1500));
         let seen_at = Instant::now();
         let timer = allowed.map(|allowed| Box::pin(tokio::time::sleep_until(seen_at + allowed)));
-        Self { allowed, seen_at, timer }
+        let armed_for = seen_at + allowed.unwrap_or_default();
+        Self { allowed, seen_at, timer, armed_for, registered: None }
     }
 
     pub(super) fn seen(&mut self) {
@@ -29,24 +37,34 @@ impl KeepAlive {
         self.seen_at
     }
 
-    /// Waits until nothing was seen for as long as is allowed; for ever where no keep alive is in force. Cancel safe.
-    pub(super) async fn over(&mut self) {
+    /// Ready when nothing was seen for as long as is allowed; never where no keep alive is in force.
+    pub(super) fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let (Some(allowed), Some(timer)) = (self.allowed, &mut self.timer) else {
-            return std::future::pending().await;
+            return Poll::Pending;
         };
+        let waits = self.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if waits && Instant::now() < self.armed_for {
+            return Poll::Pending;
+        }
+        if !waits {
+            self.registered = Some(context.waker().clone());
+        }
         loop {
-            timer.as_mut().await;
+            ready!(timer.as_mut().poll(context));
             let due = self.seen_at + allowed;
             if Instant::now() >= due {
-                return;
+                return Poll::Ready(());
             }
             timer.as_mut().reset(due);
+            self.armed_for = due;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -55,7 +73,7 @@ mod tests {
         let mut keep_alive = KeepAlive::new(10);
         tokio::time::advance(Duration::from_secs(9)).await;
         keep_alive.seen();
-        keep_alive.over().await;
+        poll_fn(|context| keep_alive.poll_over(context)).await;
         let waited = start.elapsed();
         assert!(waited >= Duration::from_secs(24) && waited < Duration::from_millis(24_100), "{waited:?}");
         let none = tokio::time::timeout(Duration::from_secs(1 << 20), KeepAlive::new(0).over_owned());
@@ -64,7 +82,7 @@ mod tests {
 
     impl KeepAlive {
         async fn over_owned(mut self) {
-            self.over().await;
+            poll_fn(|context| self.poll_over(context)).await;
         }
     }
 }
