@@ -1,6 +1,7 @@
 //! The roles of a process: started together, stopped in order.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use ops::Health;
@@ -42,7 +43,8 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
     ops::log::install(&settings.log);
     let metrics = ops::metrics::install()?;
     let both = roles.len() > 1;
-    runtime()?.block_on(async move {
+    let gather = if roles.contains(&Role::Gateway) { settings.gateway.gather_us } else { 0 };
+    gathering_runtime(Duration::from_micros(gather.into()))?.block_on(async move {
         if both {
             migrate_now(&settings).await?;
         }
@@ -145,7 +147,20 @@ async fn migrate_now(settings: &Settings) -> anyhow::Result<()> {
 }
 
 pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+    gathering_runtime(Duration::ZERO)
+}
+
+/// A runtime whose threads, once idle, let events gather for so long before they look for more (setting
+/// `gateway.gather_us`): as a network card moderates its interrupts.
+///
+/// The thread still counts as looking for work while it sleeps, so that nobody pays for waking it; what came meanwhile it
+/// finds before it parks.
+fn gathering_runtime(gather: Duration) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if !gather.is_zero() {
+        builder.on_thread_park(move || std::thread::sleep(gather));
+    }
+    builder.enable_all().build().context("cannot start the runtime")
 }
 
 /// A token that SIGTERM or Ctrl-C cancels. The listening task ends with the runtime.

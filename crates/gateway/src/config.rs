@@ -47,6 +47,10 @@ pub struct Config {
     pub topic_alias_max: u16,
     /// How long a client may take to accept our bytes, milliseconds. Default 10,000. Range 100 to 120,000.
     pub write_timeout_ms: u32,
+    /// How long a worker thread that has nothing to do lets events gather before it looks for more, microseconds. Default
+    /// 2,000: a PUBACK takes some 1 ms longer, and a heartbeat costs a tenth less CPU, as a thread goes to sleep for several
+    /// heartbeats and not for each. A busy thread does not gather. Range 0 (not at all) to 20,000.
+    pub gather_us: u32,
     /// How long a stopping gateway waits for what is in flight, milliseconds. Default 10,000: a third of the grace
     /// that orchestrators give. Range 100 to 600,000.
     pub shutdown_grace_ms: u32,
@@ -80,6 +84,7 @@ impl Default for Config {
             keep_alive_max_s: 3_600,
             topic_alias_max: 16,
             write_timeout_ms: 10_000,
+            gather_us: 2_000,
             shutdown_grace_ms: 10_000,
             node_alive_every_ms: 5_000,
             clock_past_max_hours: 9_600,
@@ -109,6 +114,7 @@ impl Config {
             .within("keep_alive_max_s", self.keep_alive_max_s, 1..=u16::MAX)
             .within("topic_alias_max", self.topic_alias_max, 0..=1_000)
             .within("write_timeout_ms", self.write_timeout_ms, 100..=120_000)
+            .within("gather_us", self.gather_us, 0..=20_000)
             .within("shutdown_grace_ms", self.shutdown_grace_ms, 100..=600_000)
             .within("node_alive_every_ms", self.node_alive_every_ms, 500..=600_000)
             .within("clock_past_max_hours", self.clock_past_max_hours, 1..=43_800)

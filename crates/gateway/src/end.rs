@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use event::v1::DisconnectReason as Reason;
@@ -106,16 +106,22 @@ struct Called {
 
 const STAYS: u8 = 0;
 
+/// How many sessions of this process were ended from outside. As long as it stands still a connection need not look at its
+/// own number, which of fifty thousand is rarely in a cache; this one always is.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
 impl Evict {
     /// Ends the session; the first reason counts.
     pub(crate) fn evict(&self, why: Eviction) {
         let _was = self.0.why.compare_exchange(STAYS, why as u8, Ordering::AcqRel, Ordering::Acquire);
+        // After the number, before the wake: who has not seen this is woken yet.
+        CALLS.fetch_add(1, Ordering::AcqRel);
         self.0.waiting.wake();
     }
 
     /// Waits for the end. One future for the life of a connection: it is the only one that is woken.
     pub(crate) fn evicted(&self) -> Evicted {
-        Evicted { evict: self.clone(), registered: None }
+        Evicted { evict: self.clone(), registered: None, calls_seen: 0 }
     }
 
     /// Why the session ends.
@@ -138,16 +144,24 @@ pub(crate) struct Evicted {
     evict: Evict,
     /// Who is woken. A task has the same waker all its life, so that it registers once and not for every packet.
     registered: Option<Waker>,
+    /// [`CALLS`] when the number was last looked at.
+    calls_seen: u64,
 }
 
 impl Future for Evicted {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let calls = CALLS.load(Ordering::Acquire);
+        let waits = self.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if waits && calls == self.calls_seen {
+            return Poll::Pending;
+        }
         if self.evict.is_called() {
             return Poll::Ready(());
         }
-        if self.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+        self.calls_seen = calls;
+        if waits {
             return Poll::Pending;
         }
         self.evict.0.waiting.register(context.waker());
