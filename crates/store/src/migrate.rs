@@ -244,6 +244,7 @@ mod tests {
                     "IF NOT EXISTS",
                     "CREATE OR REPLACE VIEW",
                     "MODIFY QUERY",
+                    "MODIFY SETTING",
                     "INSERT INTO device_status_state",
                 ];
                 assert!(repeatable.iter().any(|form| code.contains(form)), "{}: {code}", migration.name);
