@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use bus::{Assigned, Commit, CommitError, ConsumeError, Consumer, Lane as Id, Polled, Record, Revocation};
+use metrics::Counter;
 use ops::Condition;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -53,6 +54,8 @@ struct Owned {
     assignment: u64,
     paused: bool,
     insert: Option<AbortHandle>,
+    /// Made once: looking a counter up costs more than counting.
+    consumed: Counter,
 }
 
 struct Landed {
@@ -208,7 +211,9 @@ impl Lanes {
             let lane = Lane::new(partition)
                 .map_err(|source| RunError::Note { lane: partition.lane, source: source.into() })?;
             tracing::info!(lane = %partition.lane, start = ?partition.start, "partition assigned");
-            let owned = Owned { lane, assignment: self.assignments, paused: false, insert: None };
+            let stream = partition.lane.stream.name();
+            let consumed = metrics::counter!("fleetpulse_writer_consumed_total", "stream" => stream);
+            let owned = Owned { lane, assignment: self.assignments, paused: false, insert: None, consumed };
             self.lanes.insert(partition.lane, owned);
         }
         Ok(())
@@ -216,8 +221,7 @@ impl Lanes {
 
     fn take(&mut self, record: &Record<'_>) -> Result<(), RunError> {
         let Some(owned) = self.lanes.get_mut(&record.lane) else { return Ok(()) };
-        metrics::counter!("fleetpulse_writer_consumed_total", "stream" => record.lane.stream.name())
-            .increment(1);
+        owned.consumed.increment(1);
         let input = Input {
             lane: record.lane,
             offset: record.offset(),
