@@ -4,11 +4,12 @@ use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use devstack::Brokers;
 
 use crate::fleet::{Fleet, more_rows};
 use crate::ledger::Ledger;
 use crate::pipeline::{Pipeline, command};
-use crate::services::{DEADLINE, eventually};
+use crate::services::{DEADLINE, Services, eventually, folder, own_kafka};
 
 /// Takes half of the heartbeats away, as a mutation, which leaves the tokens of their inserts known.
 fn lose(pipeline: &Pipeline) -> Result<()> {
@@ -163,4 +164,53 @@ fn dead_letters_that_are_heartbeats_by_now_come_back_once_and_the_ledger_still_b
     ensure!(ledger.total("lost")? == 0, "{}", ledger.text);
     pipeline.writer.terminate(DEADLINE)?;
     Ok(())
+}
+
+#[test]
+fn what_the_writers_have_not_concluded_is_left_to_them() -> Result<()> {
+    let mut pipeline = Pipeline::start("replay_ahead")?;
+    let mut device = pipeline.connect("ahead", 4)?;
+    device.acknowledged_heartbeat(1, r#"{"seq":1}"#)?;
+    pipeline.eventually("SELECT count() FROM heartbeats", "1")?;
+    ensure!(pipeline.writer.terminate(DEADLINE)?.success());
+    device.acknowledged_heartbeat(2, r#"{"seq":2}"#)?;
+    pipeline.ask("TRUNCATE TABLE heartbeats")?;
+    let replayed = Replayed::of(&pipeline, &[])?.expect(0)?;
+    ensure!(replayed.counts("heartbeats")? == [1, 0, 0, 1, 0], "{}", replayed.said);
+    ensure!(replayed.said.contains("left to the writers"), "{}", replayed.said);
+    ensure!(pipeline.ask("SELECT groupArray(sequence) FROM heartbeats")? == "[1]");
+    pipeline.start_writer()?;
+    pipeline.eventually("SELECT count(), uniqExact(sequence) FROM heartbeats", "2\t2")?;
+    for nowhere in ["kafka.brokers=127.0.0.1:9", "clickhouse.url=http://127.0.0.1:9"] {
+        Replayed::of(&pipeline, &["--dry-run", "--set", nowhere])?.expect(2)?;
+    }
+    pipeline.stop()
+}
+
+#[test]
+fn what_kafka_does_not_hold_any_more_is_named() -> Result<()> {
+    let kafka = own_kafka("replay_dropped", Brokers::ONE)?;
+    let services = Services { kafka: kafka.bootstrap(), ..Services::shared()? };
+    let pipeline = Pipeline::start_on("replay_dropped", services, &["kafka.partitions=1"])?;
+    let mut device = pipeline.connect("unlucky", 4)?;
+    for sequence in 1..=10_u16 {
+        device.acknowledged_heartbeat(sequence, &format!(r#"{{"seq":{sequence}}}"#))?;
+    }
+    pipeline.eventually("SELECT count() FROM heartbeats", "10")?;
+    let kept: u64 = pipeline.ask("SELECT max(kafka_offset) FROM heartbeats")?.parse()?;
+    let wanted = format!(
+        r#"{{"partitions":[{{"topic":"{}","partition":0,"offset":{kept}}}],"version":1}}"#,
+        pipeline.events_topic()
+    );
+    let file = folder("replay_dropped_wanted")?.join("records.json");
+    std::fs::write(&file, wanted)?;
+    let file = file.display().to_string();
+    kafka.tool("org.apache.kafka.tools.DeleteRecordsCommand", &["--offset-json-file", &file])?;
+    pipeline.ask("TRUNCATE TABLE heartbeats")?;
+    let replayed = Replayed::of(&pipeline, &[])?.expect(1)?;
+    ensure!(replayed.counts("heartbeats")? == [1, 0, 0, 1, 0], "{}", replayed.said);
+    let named = format!("events/0: kafka holds nothing from before its record {kept}");
+    ensure!(replayed.said.contains(&named), "{}", replayed.said);
+    ensure!(pipeline.ask("SELECT groupArray(sequence) FROM heartbeats")? == "[10]");
+    pipeline.stop()
 }
