@@ -169,16 +169,23 @@ fn dead_letters_that_are_heartbeats_by_now_come_back_once_and_the_ledger_still_b
 #[test]
 fn what_the_writers_have_not_concluded_is_left_to_them() -> Result<()> {
     let mut pipeline = Pipeline::start("replay_ahead")?;
-    let mut device = pipeline.connect("ahead", 4)?;
+    let mut device = pipeline.connect("careful", 4)?;
     device.acknowledged_heartbeat(1, r#"{"seq":1}"#)?;
     pipeline.eventually("SELECT count() FROM heartbeats", "1")?;
     ensure!(pipeline.writer.terminate(DEADLINE)?.success());
     device.acknowledged_heartbeat(2, r#"{"seq":2}"#)?;
-    pipeline.ask("TRUNCATE TABLE heartbeats")?;
-    let replayed = Replayed::of(&pipeline, &[])?.expect(0)?;
-    ensure!(replayed.counts("heartbeats")? == [1, 0, 0, 1, 0], "{}", replayed.said);
-    ensure!(replayed.said.contains("left to the writers"), "{}", replayed.said);
-    ensure!(pipeline.ask("SELECT groupArray(sequence) FROM heartbeats")? == "[1]");
+    // The same is lost twice, and brought back by the same inserts: the tables know these, and not that their rows are gone.
+    for _ in 0..2 {
+        lose(&pipeline)?;
+        for rollup in ["device_status_state", "usage_counters", "node_state"] {
+            pipeline.ask(&format!("ALTER TABLE {rollup} DELETE WHERE true SETTINGS mutations_sync = 2"))?;
+        }
+        let replayed = Replayed::of(&pipeline, &[])?.expect(0)?;
+        ensure!(replayed.counts("heartbeats")? == [1, 0, 0, 1, 0], "{}", replayed.said);
+        ensure!(replayed.said.contains("left to the writers"), "{}", replayed.said);
+        ensure!(pipeline.ask("SELECT groupArray(sequence) FROM heartbeats")? == "[1]");
+        ensure!(pipeline.untrue_rollups()? == Vec::<String>::new());
+    }
     pipeline.start_writer()?;
     pipeline.eventually("SELECT count(), uniqExact(sequence) FROM heartbeats", "2\t2")?;
     for nowhere in ["kafka.brokers=127.0.0.1:9", "clickhouse.url=http://127.0.0.1:9"] {
