@@ -13,14 +13,14 @@ use crate::services::eventually;
 const WAIT: &str = "170s";
 
 /// What `fleetpulse ledger` says of the last ten minutes.
-struct Ledger {
+pub(crate) struct Ledger {
     code: i32,
     document: Value,
-    text: String,
+    pub text: String,
 }
 
 impl Ledger {
-    fn of(pipeline: &Pipeline) -> Result<Self> {
+    pub(crate) fn of(pipeline: &Pipeline) -> Result<Self> {
         let said = |arguments: &[&str]| -> Result<Output> {
             let mut ledger = command("ledger", pipeline.settings())?;
             ledger.args(["--since", "10m", "--all"]).args(arguments);
@@ -33,16 +33,16 @@ impl Ledger {
         Ok(Self { code: json.status.code().context("it was killed")?, document, text })
     }
 
-    fn total(&self, name: &str) -> Result<u64> {
+    pub(crate) fn total(&self, name: &str) -> Result<u64> {
         self.document["totals"][name].as_u64().with_context(|| format!("no total {name}: {}", self.text))
     }
 
-    fn lines_of(&self, state: &str) -> Vec<&Value> {
+    pub(crate) fn lines_of(&self, state: &str) -> Vec<&Value> {
         let lines = self.document["lines"].as_array().map(Vec::as_slice).unwrap_or_default();
         lines.iter().filter(|line| line["state"] == state).collect()
     }
 
-    fn expect(&self, code: i32) -> Result<()> {
+    pub(crate) fn expect(&self, code: i32) -> Result<()> {
         ensure!(self.code == code, "exit code {} and not {code}: {}", self.code, self.text);
         Ok(())
     }

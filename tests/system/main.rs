@@ -22,5 +22,6 @@ mod pipeline;
 mod protocol;
 mod recovery;
 mod rejects;
+mod replay;
 mod services;
 mod sessions;

@@ -9,6 +9,7 @@
 //!   range that makes an insert repeatable.
 //! - [`Broadcast`]: the commands topic, read whole by every node, from some time ago.
 //! - [`Lookup`]: single records, read again by whoever asks what became of them.
+//! - [`History`]: what the topics held within a span of time, read again as far as the writers' group has concluded it.
 //! - [`topics`]: creates and checks the topics.
 //!
 //! What it does not do: decide what a record means, retry on its own after the delivery deadline, or keep
@@ -18,6 +19,7 @@ mod broadcast;
 mod committer;
 mod config;
 mod consumer;
+mod history;
 mod lookup;
 mod probe;
 mod producer;
@@ -29,6 +31,7 @@ pub use config::{Compression, Config};
 pub use consumer::{
     Assigned, Commit, CommitError, ConsumeError, Consumer, Polled, Record, Revocation, Start,
 };
+pub use history::{History, Reread, Span};
 pub use lookup::{LookedUp, Lookup, LookupError};
 pub use probe::watch;
 pub use producer::{Broken, Delivery, DeliveryError, Flushed, Producer, SendError, Stream, Witness};

@@ -171,7 +171,7 @@ impl std::fmt::Debug for Lookup {
 }
 
 /// What goes wrong is told where it is polled.
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
     fn error(&self, error: KafkaError, reason: &str) {

@@ -23,6 +23,9 @@ pub mod v1 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub i64);
 
+/// The node in whose name heartbeats of dead letters are sent again: no gateway may be called so, as none has counted them.
+pub const REPLAY_NODE_ID: &str = "replay";
+
 /// Short name of a reason, as in metrics and columns: `keep_alive_timeout`.
 pub fn disconnect_reason_name(reason: v1::DisconnectReason) -> &'static str {
     use v1::DisconnectReason as R;

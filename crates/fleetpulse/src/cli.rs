@@ -36,6 +36,9 @@ pub(crate) enum Command {
     /// Compare what gateways counted with what stands in ClickHouse; exit code 0 where nothing differs, 1 where something does,
     /// 2 where that could not be seen.
     Ledger(Ledger),
+    /// Bring rows back that were lost: from Kafka, or what dead letters hold that can be read now. Exit code 0 where all is back, 1
+    /// where something is not, 2 where that could not be seen.
+    Replay(Replay),
     /// Act as a fleet of devices.
     Simulate(Simulate),
     /// Look at the settings.
@@ -146,6 +149,23 @@ pub(crate) struct Ledger {
     /// Wait so long for minutes that are not over, told or read yet.
     #[arg(long, value_parser = duration)]
     pub wait: Option<Duration>,
+}
+
+/// What is brought back.
+#[derive(Debug, Args)]
+pub(crate) struct Replay {
+    /// From when: a time such as 2026-01-01T12:00:00Z, or how long ago.
+    #[arg(long, value_parser = moment, value_name = "TIME|AGO")]
+    pub from: Moment,
+    /// To when; now if not given.
+    #[arg(long, value_parser = moment, value_name = "TIME|AGO")]
+    pub to: Option<Moment>,
+    /// From the dead letters, and not from Kafka: those that are heartbeats by now are sent as such.
+    #[arg(long)]
+    pub dead_letters: bool,
+    /// Say what would be done, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// How the ledger is shown.

@@ -6,6 +6,7 @@
 mod access_command;
 mod cli;
 mod ledger_command;
+mod replay_command;
 mod roles;
 mod settings;
 mod simulate;
@@ -46,6 +47,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::All => roles::run(load()?, &[Role::Gateway, Role::Writer]),
         Command::Migrate => roles::migrate(&load()?),
         Command::Ledger(asked) => ledger_command::run(&load()?, &asked),
+        Command::Replay(asked) => replay_command::run(&load()?, &asked),
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Config(ConfigCommand::Check { scope }) => {
             let roles: &[Role] = match scope {

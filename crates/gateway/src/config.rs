@@ -98,6 +98,11 @@ impl Config {
     pub fn validate(&self) -> Vec<Problem> {
         Checks::of("gateway")
             .present("node_id", &self.node_id)
+            .require(
+                "node_id",
+                self.node_id != event::REPLAY_NODE_ID,
+                "is the name in which `fleetpulse replay` sends heartbeats",
+            )
             .within("connections_max", self.connections_max, 1..=1_000_000)
             .within("connect_timeout_ms", self.connect_timeout_ms, 100..=120_000)
             .within("packet_bytes_max", self.packet_bytes_max, 1_024..=900_000)
@@ -122,7 +127,8 @@ impl Config {
             .done()
     }
 
-    pub(crate) fn clock_policy(&self) -> decode::ClockPolicy {
+    /// Which clocks of devices are believed.
+    pub fn clock_policy(&self) -> decode::ClockPolicy {
         const HOUR_MS: i64 = 3_600_000;
         decode::ClockPolicy {
             past_max_ms: i64::from(self.clock_past_max_hours) * HOUR_MS,

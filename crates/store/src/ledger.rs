@@ -1,5 +1,7 @@
 //! Questions about the ledger: what adds up, which records have no row, which heartbeats stand.
 
+use std::collections::HashMap;
+
 use clickhouse::Row;
 use clickhouse::query::Query;
 use serde::{Deserialize, Serialize};
@@ -156,6 +158,24 @@ impl Store {
         let query = self.client.query(sql).bind(partition).bind(offsets);
         let refused = bounded(query, Standing::Unmerged).fetch_all::<u64>().await;
         refused.map_err(|source| self.query_error(source))
+    }
+
+    /// The newest telling of each minute from `first` to `last` that stands: (node, epoch, minute) to its number.
+    ///
+    /// # Errors
+    /// Where the server does not answer. Cancel safe.
+    pub async fn newest_tellings(
+        &self,
+        first: u32,
+        last: u32,
+    ) -> Result<HashMap<(String, u64, u32), u32>, QueryError> {
+        let sql = "SELECT toString(n.node_id), n.epoch, toUnixTimestamp(n.minute), max(n.telling) FROM node_ledgers AS n \
+                   WHERE n.minute >= fromUnixTimestamp(?) AND n.minute <= fromUnixTimestamp(?) \
+                   AND n.told_at >= fromUnixTimestamp(?) GROUP BY n.node_id, n.epoch, n.minute";
+        let query = self.client.query(sql).bind(first).bind(last).bind(first);
+        let tellings = bounded(query, Standing::Unmerged).fetch_all::<(String, u64, u32, u32)>().await;
+        let tellings = tellings.map_err(|source| self.query_error(source))?.into_iter();
+        Ok(tellings.map(|(node_id, epoch, minute, telling)| ((node_id, epoch, minute), telling)).collect())
     }
 
     /// The ranges of records of the batches that have records of that node and minute: (first, last).

@@ -7,6 +7,7 @@
 //! - [`Store::held`] and [`Store::complete_views`]: what to ask and to do where an insert is repeated so late that its token may be
 //!   forgotten.
 //! - [`Store::ledger`] and beside it: what adds up, and what does not.
+//! - [`Store::dead_letters`]: dead letters, to be read again.
 //! - [`Store::migrate`]: brings the schema (`migrations/*.sql`) up to date; forward only, checked, repeatable.
 //!
 //! What it does not do: retry, batch or decide what to do about an error: it tells the [`Trouble`], the writer acts.
@@ -16,6 +17,7 @@ mod config;
 mod held;
 mod insert;
 mod ledger;
+mod letters;
 mod migrate;
 pub mod rows;
 mod trouble;
@@ -25,5 +27,6 @@ pub use config::{Config, ConfigError};
 pub use held::Held;
 pub use insert::InsertError;
 pub use ledger::{HeartbeatKey, LedgerLine, Standing};
+pub use letters::{DeadLetter, LetterPlace};
 pub use migrate::{Applied, MigrateError};
 pub use trouble::{Class, Trouble};

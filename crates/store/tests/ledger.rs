@@ -245,3 +245,14 @@ async fn records_of_nobody_and_minutes_of_before_are_no_difference() {
     database.ask("INSERT INTO schema_migrations (version, name, checksum) VALUES (6, 'ledger', 0)");
     database.is(&[("before", 0)]).await;
 }
+
+#[tokio::test]
+async fn what_a_replay_has_sent_is_no_difference_and_what_is_missing_of_it_is_in_question() {
+    let (database, minute) = (Database::of("replayed").await, minute());
+    database.batch(minute, "replay", (0, 4));
+    database.heartbeats(minute, (0, 4));
+    database.ask("ALTER TABLE heartbeats UPDATE node_id = 'replay' WHERE true SETTINGS mutations_sync = 2");
+    database.is(&[("replayed", 0)]).await;
+    database.ask("ALTER TABLE heartbeats DELETE WHERE kafka_offset = 3 SETTINGS mutations_sync = 2");
+    database.is(&[("unverified", 1)]).await;
+}

@@ -6,7 +6,11 @@
 //! is brought into the views, what does not is inserted.
 //!
 //! The token still matters then: it stops an earlier attempt that lands between question and insert.
+//!
+//! A batch that is *brought back* ([`crate::replay`]) stood once, and its rows may be gone: there the batch's row says nothing, is not
+//! written, and the token is one that no table knows yet.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,6 +33,18 @@ pub(crate) struct Landing {
     /// Rows that stood already when it was asked.
     pub found: usize,
 }
+
+/// What a batch is inserted for.
+#[derive(Clone, Copy)]
+enum Goal<'a> {
+    /// It is consumed: its row in `batches` says that it stands.
+    Land,
+    /// It was consumed before. Rows that stand under another record are left out.
+    BringBack(&'a Replaced),
+}
+
+/// Records without a row of their own whose row stands all the same, under another record: table and offset.
+pub(crate) type Replaced = HashSet<(&'static str, u64)>;
 
 /// Why a batch cannot be brought in.
 #[derive(Debug, thiserror::Error)]
@@ -69,10 +85,12 @@ struct Attempt<'a> {
     store: &'a Store,
     batch: &'a Batch,
     token: &'a str,
+    goal: Goal<'a>,
     asks: bool,
     refused_max: usize,
     found: usize,
     refused: Vec<DeadLetterRow>,
+    refused_of: BTreeMap<&'static str, u64>,
 }
 
 impl Inserter {
@@ -89,8 +107,39 @@ impl Inserter {
     /// Where no repetition helps. Cancel safe: whoever repeats it asks first.
     pub(crate) async fn until_landed(&self, batch: &Batch, asks: bool) -> Result<Landing, LandError> {
         let rows = Rows::of(batch);
-        let token = batch.token();
         let started_at = std::time::Instant::now();
+        let token = batch.token();
+        let attempt = self.repeated(batch, &rows, &token, asks, Goal::Land).await?;
+        metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
+        count(&rows, &attempt);
+        Ok(Landing { found: attempt.found })
+    }
+
+    /// Brings back what is missing of a batch that landed once, until all of it stands; how many records ClickHouse refused, by table.
+    /// `run` names the replay: the tables may know the batch's own token though its rows are gone.
+    ///
+    /// # Errors
+    /// Where no repetition helps. Cancel safe, as it asks first.
+    pub(crate) async fn bring_back(
+        &self,
+        batch: &Batch,
+        rows: &Rows,
+        replaced: &Replaced,
+        run: &str,
+    ) -> Result<BTreeMap<&'static str, u64>, LandError> {
+        let token = format!("{run}/{}", batch.token());
+        let attempt = self.repeated(batch, rows, &token, true, Goal::BringBack(replaced)).await?;
+        Ok(attempt.refused_of)
+    }
+
+    async fn repeated<'a>(
+        &'a self,
+        batch: &'a Batch,
+        rows: &Rows,
+        token: &'a str,
+        asks: bool,
+        goal: Goal<'a>,
+    ) -> Result<Attempt<'a>, LandError> {
         let mut trouble: Option<InTrouble> = None;
         let mut pauses = 0;
         loop {
@@ -98,18 +147,16 @@ impl Inserter {
             let mut attempt = Attempt {
                 store: &self.store,
                 batch,
-                token: &token,
+                token,
+                goal,
                 asks,
                 refused_max: self.refused_max,
                 found: 0,
                 refused: Vec::new(),
+                refused_of: BTreeMap::new(),
             };
-            match attempt.all(&rows, pauses + 1).await {
-                Ok(()) => {
-                    metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
-                    count(&rows, &attempt);
-                    return Ok(Landing { found: attempt.found });
-                }
+            match attempt.all(rows, pauses + 1).await {
+                Ok(()) => return Ok(attempt),
                 Err(error) => {
                     let met = error.trouble();
                     metrics::counter!("fleetpulse_writer_insert_failures_total", "reason" => met.name())
@@ -139,10 +186,24 @@ impl LandError {
 
 impl Attempt<'_> {
     async fn all(&mut self, rows: &Rows, attempt: u32) -> Result<(), LandError> {
-        if self.asks && self.store.batch_stands(&rows.batch).await? {
-            self.found = rows.len();
-            return Ok(());
+        match self.goal {
+            Goal::BringBack(_) => self.records(rows).await,
+            Goal::Land if self.asks && self.store.batch_stands(&rows.batch).await? => {
+                self.found = rows.len();
+                Ok(())
+            }
+            Goal::Land => {
+                self.records(rows).await?;
+                // Rows keyed by their range: inserted again they are the same rows.
+                self.store.insert(rows.gaps.iter(), self.token).await?;
+                // Last: it says that all the others stand.
+                self.tell(rows, attempt).await
+            }
         }
+    }
+
+    /// The tables that hold records.
+    async fn records(&mut self, rows: &Rows) -> Result<(), LandError> {
         // One after the other: what a device's `Connected` tells is there before its heartbeats.
         self.table(&rows.connections).await?;
         self.table(&rows.heartbeats).await?;
@@ -154,9 +215,11 @@ impl Attempt<'_> {
         let refused = std::mem::take(&mut self.refused);
         self.table(&refused).await?;
         self.refused = refused;
-        // Rows keyed by their range: inserted again they are the same rows.
-        self.store.insert(rows.gaps.iter(), self.token).await?;
-        // Last: it says that all the others stand.
+        Ok(())
+    }
+
+    /// The batch's row in `batches`.
+    async fn tell(&self, rows: &Rows, attempt: u32) -> Result<(), LandError> {
         let mut told = rows.batch.clone();
         told.landed_at = now_ms();
         told.attempts = attempt;
@@ -201,7 +264,13 @@ impl Attempt<'_> {
         if !held.is_empty() {
             self.store.complete_views(part).await?;
         }
-        let missing: Vec<&R> = part.iter().filter(|row| !held.holds(*row)).collect();
+        let stands = |row: &R| match self.goal {
+            Goal::Land => held.holds(row),
+            Goal::BringBack(replaced) => {
+                held.holds(row) || replaced.contains(&(R::TABLE, row.kafka_offset()))
+            }
+        };
+        let missing: Vec<&R> = part.iter().filter(|row| !stands(row)).collect();
         let found = part.len() - missing.len();
         let token = match (missing.first(), missing.last()) {
             (Some(first), Some(last)) if !whole || found > 0 => {
@@ -222,6 +291,7 @@ impl Attempt<'_> {
         }
         let record = self.batch.records().find(|record| record.offset.0.unsigned_abs() == row.kafka_offset());
         self.refused.extend(record.map(|record| crate::row::refused(&record, &error)));
+        *self.refused_of.entry(R::TABLE).or_default() += 1;
         let refused = self.refused.len();
         if refused > self.refused_max {
             return Err(LandError::Refused { refused, source: error });
@@ -287,7 +357,7 @@ fn now_ms() -> i64 {
 
 /// Before the next attempt: doubled each time up to a longest, less a random half. Partitions that failed together do not come
 /// back together: the range's own numbers spread them.
-fn pause(met: Trouble, pauses: u32, batch: &Batch) -> Duration {
+pub(crate) fn pause(met: Trouble, pauses: u32, batch: &Batch) -> Duration {
     let (first, longest) = match met.class() {
         Class::Pause => (Duration::from_secs(1), Duration::from_secs(10)),
         _ => (Duration::from_millis(100), Duration::from_secs(5)),

@@ -235,8 +235,13 @@ impl Looker {
         if lost > 0 {
             line.state = "difference".to_owned();
         } else if line.state == "unverified" && unverified == 0 {
-            let died = line.consumed > line.produced + line.failed;
-            line.state = if died { "node_lost" } else { "balanced" }.to_owned();
+            let more = line.consumed > line.produced + line.failed;
+            let state = match more {
+                true if line.node_id == event::REPLAY_NODE_ID => "replayed",
+                true => "node_lost",
+                false => "balanced",
+            };
+            line.state = state.to_owned();
         }
         Looked { line, deduplicated, refused, lost, unverified, lost_offsets, batches: Vec::new() }
     }

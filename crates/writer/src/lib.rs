@@ -38,6 +38,7 @@ mod insert;
 mod lane;
 pub mod ledger;
 mod note;
+pub mod replay;
 mod row;
 mod rows;
 

@@ -55,6 +55,12 @@ pub(crate) fn of(record: &Input<'_>) -> Row {
     row.unwrap_or_else(|detail| not_an_event(record, place, detail))
 }
 
+/// Whether an event becomes a row of `heartbeats`.
+pub(crate) fn is_heartbeat(payload: &[u8]) -> bool {
+    let nowhere = Place { kafka_partition: 0, kafka_offset: 0 };
+    matches!(event_row(payload, nowhere), Ok(Row::Heartbeat(_)))
+}
+
 fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
     let event = Event::decode(payload).map_err(|error| error.to_string())?;
     let session_id = match (&event.kind, event.session_id.is_empty()) {

@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("simulator", &["event"]),
     ("registry", &["store", "event", "ops"]),
     ("gateway", &["access", "broker", "mqtt", "decode", "bus", "event", "ops"]),
-    ("writer", &["store", "bus", "event", "ops"]),
+    ("writer", &["store", "bus", "decode", "event", "ops"]),
     (
         "fleetpulse",
         &[
