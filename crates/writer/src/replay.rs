@@ -7,8 +7,8 @@
 //! - What was consumed stays as it was counted: rows of `batches` are neither believed nor written.
 //! - A dry run asks the same questions and changes nothing.
 //!
-//! Memory is bounded by two chunks of [`CHUNK_RECORDS`] records or [`CHUNK_BYTES`] bytes. Two replays of the same span at once may
-//! double rows until they are merged; a reader with `FINAL` never sees it.
+//! Memory is bounded by three chunks of 20,000 records or 16 MiB: one is read, one waits, one is brought back. Two replays of the same
+//! span at once may double rows until they are merged; a reader with `FINAL` never sees it.
 
 mod kafka;
 mod letters;
