@@ -5,7 +5,7 @@
 //! table is asked for its heartbeat: if that stands under another record the record is explained (`deduplicated`), else it is a
 //! difference. It costs nothing where nothing is missing, and nothing on the way of a heartbeat.
 //!
-//! Bounds: [`RECORDS_MAX`] records of a partition are looked up; what lies beyond, or is not on Kafka any more, is told as not
+//! Bounds: `RECORDS_MAX` records of a partition are looked up; what lies beyond, or is not on Kafka any more, is told as not
 //! verified.
 
 use std::collections::{BTreeMap, BTreeSet};
