@@ -46,6 +46,7 @@ SETTINGS non_replicated_deduplication_window = 10000, ttl_only_drop_parts = 1;
 --   balanced    everything adds up
 --   unverified  as far as counts go; whether what is replaced stands elsewhere is to be looked at
 --   open        the minute is not over, not told, or not read to its end yet
+--   replayed    heartbeats that `fleetpulse replay --dead-letters` sent in the name of the node 'replay': no gateway counted them
 --   node_lost   the node died before it told this minute: what was consumed stands for what was produced
 --   foreign     records that no node of ours made: their dead letters have no node
 --   gap         Kafka dropped records of it
@@ -200,8 +201,9 @@ SELECT
         -- Writers of before count nothing, and may go on for a while.
         (standing > heartbeats OR dead_standing > dead_lettered) AND minute < kept_since + INTERVAL 1 HOUR, 'before',
         standing > heartbeats OR dead_standing != dead_lettered, 'difference',
-        consumed > produced + failed AND l.lost_starts = 0, 'difference',
+        consumed > produced + failed AND l.lost_starts = 0 AND c.node_id != 'replay', 'difference',
         replaced > 0, 'unverified',
+        c.node_id = 'replay', 'replayed',
         consumed > produced + failed, 'node_lost',
         'balanced') AS state
 FROM counted AS c

@@ -28,7 +28,6 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 5, name: "batches", sql: include_str!("../migrations/0005_batches.sql") },
     Migration { version: 6, name: "ledger", sql: include_str!("../migrations/0006_ledger.sql") },
-    Migration { version: 7, name: "replayed", sql: include_str!("../migrations/0007_replayed.sql") },
 ];
 
 const LEDGER: &str = "

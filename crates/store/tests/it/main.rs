@@ -2,5 +2,6 @@
 
 mod database;
 mod held;
+mod ledger;
 mod trouble;
 mod upgrade;

@@ -1,11 +1,13 @@
-//! What the view `ledger` says of counts, on a real ClickHouse: `cargo xtask test` says where it is.
+//! What the view `ledger` says of counts.
 
-use store::{Config, Standing, Store};
+use store::{Standing, Store};
 
-struct Database {
+use crate::database::Database;
+
+/// A database whose ledger is asked.
+struct Kept {
     store: Store,
-    url: String,
-    name: String,
+    database: Database,
 }
 
 /// Ten minutes ago, a whole minute, seconds since 1970.
@@ -27,32 +29,18 @@ struct Told {
     offsets: (u32, u32),
 }
 
-impl Database {
+impl Kept {
     async fn of(test: &str) -> Self {
-        let url = std::env::var("FLEETPULSE_TEST_CLICKHOUSE_URL").expect(
-            "$FLEETPULSE_TEST_CLICKHOUSE_URL: this test needs a real clickhouse, run `cargo xtask test`",
-        );
-        let name = format!("test_ledger_{test}");
-        let config = Config { url: url.clone(), database: name.clone(), ..Config::default() };
-        let database = Self { store: Store::new(&config).expect("a client"), url, name };
-        database.ask_in("system", &format!("DROP DATABASE IF EXISTS {}", database.name));
-        database.store.migrate().await.expect("migrated");
+        let database = Database::of(&format!("ledger_{test}"));
+        let store = database.store();
+        store.migrate().await.expect("migrated");
         // As if the ledger had been kept for a day.
         database.ask("INSERT INTO schema_migrations (version, name, checksum, applied_at) SELECT version, name, checksum, now64(3) - INTERVAL 1 DAY FROM schema_migrations WHERE version = 6");
-        database
+        Self { store, database }
     }
 
     fn ask(&self, statement: &str) -> String {
-        self.ask_in(&self.name, statement)
-    }
-
-    fn ask_in(&self, database: &str, statement: &str) -> String {
-        let url = format!("{}/?database={database}", self.url);
-        let request = ureq::post(&url).config().proxy(None).http_status_as_error(false).build();
-        let mut answer = request.send(statement).expect("an answer");
-        let text = answer.body_mut().read_to_string().expect("a text");
-        assert_eq!(answer.status(), 200, "{statement}: {text}");
-        text.trim_end_matches('\n').to_owned()
+        self.database.ask(statement)
     }
 
     /// A start of the node, and when it was heard last.
@@ -135,7 +123,7 @@ impl Told {
 
 #[tokio::test]
 async fn a_minute_goes_from_open_to_balanced_and_its_last_telling_holds() {
-    let (database, minute) = (Database::of("balanced").await, minute());
+    let (database, minute) = (Kept::of("balanced").await, minute());
     let told = Told::of(minute, 10);
     database.node(told.epoch_s, minute + 600, false);
     database.tell(Told { complete: false, heartbeats: 6, acknowledged: 6, offsets: (0, 5), ..told });
@@ -156,7 +144,7 @@ async fn a_minute_goes_from_open_to_balanced_and_its_last_telling_holds() {
 
 #[tokio::test]
 async fn what_is_missing_or_too_much_is_a_difference() {
-    let (database, minute) = (Database::of("difference").await, minute());
+    let (database, minute) = (Kept::of("difference").await, minute());
     let told = Told::of(minute, 10);
     database.node(told.epoch_s, minute + 600, false);
     // One that was produced was not read, though its partition was read beyond.
@@ -171,7 +159,7 @@ async fn what_is_missing_or_too_much_is_a_difference() {
 
 #[tokio::test]
 async fn a_dropped_range_a_failed_record_and_a_row_less_are_told_apart() {
-    let (database, minute) = (Database::of("told_apart").await, minute());
+    let (database, minute) = (Kept::of("told_apart").await, minute());
     let told = Told::of(minute, 10);
     database.node(told.epoch_s, minute + 600, false);
     // Kafka dropped two.
@@ -212,7 +200,7 @@ async fn a_dropped_range_a_failed_record_and_a_row_less_are_told_apart() {
 
 #[tokio::test]
 async fn a_lost_start_explains_more_than_was_told_and_never_less() {
-    let (database, minute) = (Database::of("node_lost").await, minute());
+    let (database, minute) = (Kept::of("node_lost").await, minute());
     let told = Told::of(minute, 10);
     // The first start died in this minute, the second runs.
     database.node(told.epoch_s, minute + 20, false);
@@ -228,7 +216,7 @@ async fn a_lost_start_explains_more_than_was_told_and_never_less() {
 
 #[tokio::test]
 async fn records_of_nobody_and_minutes_of_before_are_no_difference() {
-    let (database, minute) = (Database::of("foreign").await, minute());
+    let (database, minute) = (Kept::of("foreign").await, minute());
     database.ask(&format!(
         "INSERT INTO batches (stream, partition, first_offset, last_offset, records, produced_at, last_minute, node_ids, minutes, \
          heartbeats, others, dead_letters) VALUES (1, 0, 0, 0, 1, fromUnixTimestamp({minute}), {minute}, [''], \
@@ -248,7 +236,7 @@ async fn records_of_nobody_and_minutes_of_before_are_no_difference() {
 
 #[tokio::test]
 async fn what_a_replay_has_sent_is_no_difference_and_what_is_missing_of_it_is_in_question() {
-    let (database, minute) = (Database::of("replayed").await, minute());
+    let (database, minute) = (Kept::of("replayed").await, minute());
     database.batch(minute, "replay", (0, 4));
     database.heartbeats(minute, (0, 4));
     database.ask("ALTER TABLE heartbeats UPDATE node_id = 'replay' WHERE true SETTINGS mutations_sync = 2");
