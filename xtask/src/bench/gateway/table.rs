@@ -81,7 +81,7 @@ impl Table {
         );
         println!("versions    {}, Kafka {}, {}", fact("fleetpulse"), fact("kafka"), fact("rustc"));
         println!(
-            "load        QoS 1, {rate} heartbeats/s where no other is named; linger 5 ms, acks=all, one broker\n"
+            "load        QoS 1, {rate} heartbeats/s where no other is named, default settings (acks=all), one broker\n"
         );
         let header = ["measure", "fleetpulse", "bare", "mosquitto", "goal", ""].map(str::to_owned);
         let lines: Vec<[String; 6]> =
