@@ -7,6 +7,7 @@ use devstack::{Brokers, Kafka};
 
 use crate::fleet::{Fleet, more_rows};
 use crate::pipeline::Pipeline;
+use crate::rejects::produce;
 use crate::services::{DEADLINE, Services, eventually, own_clickhouse, own_kafka};
 
 /// Inserts of others, each of which makes the table forget a token.
@@ -113,6 +114,26 @@ fn a_record_that_clickhouse_refuses_becomes_a_dead_letter_and_the_rest_goes_on()
     pipeline.eventually("SELECT sum(refused) FROM batches FINAL", "2")?;
     ensure!(pipeline.writer_metric("fleetpulse_writer_refused_rows_total")? == 2.0);
     ensure!(pipeline.untrue_rollups()? == Vec::<String>::new());
+    pipeline.stop()
+}
+
+#[test]
+fn a_batch_with_a_record_that_is_no_event_and_one_that_is_refused_keeps_both() -> Result<()> {
+    let settings = ["kafka.partitions=1", "writer.batch_age_ms=1500"];
+    let pipeline = Pipeline::start_on("both_rejected", Services::shared()?, &settings)?;
+    pipeline.ask("ALTER TABLE heartbeats ADD CONSTRAINT plausible CHECK firmware != 'poison'")?;
+    let mut device = pipeline.connect("careless", 4)?;
+    let together = "SELECT count() FROM batches FINAL WHERE refused = 1 AND arraySum(dead_letters) = 1";
+    // Until one batch has both: a batch may end between them.
+    eventually("a batch with both", || {
+        produce(&pipeline, b"no event")?;
+        device.acknowledged_heartbeat(1, r#"{"firmware":"poison"}"#)?;
+        std::thread::park_timeout(Duration::from_secs(3));
+        Ok((pipeline.ask(together)? != "0").then_some(()))
+    })?;
+    let letters = "SELECT countIf(reason = 'not_an_event') > 0, countIf(reason = 'not_an_event') = countIf(reason = 'refused_by_clickhouse') \
+                   FROM dead_letters FINAL";
+    pipeline.eventually(letters, "1\t1")?;
     pipeline.stop()
 }
 

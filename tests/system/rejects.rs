@@ -5,6 +5,20 @@ use bus::{Config, Producer, Stream};
 
 use crate::pipeline::Pipeline;
 
+/// Puts a record on the events topic, as somebody might who is no gateway.
+pub(crate) fn produce(pipeline: &Pipeline, record: &[u8]) -> Result<()> {
+    let config = Config {
+        brokers: pipeline.services.kafka.clone(),
+        events_topic: pipeline.events_topic(),
+        ..Config::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let producer = Producer::new(&config)?;
+    let permit = producer.window().try_reserve(record.len()).context("room")?;
+    runtime.block_on(producer.send(permit, Stream::Events, "good", record)?)?;
+    Ok(())
+}
+
 #[test]
 fn malformed_payloads_become_dead_letters_with_a_reason() -> Result<()> {
     let pipeline = Pipeline::start("dead_letters")?;
@@ -32,16 +46,8 @@ fn malformed_payloads_become_dead_letters_with_a_reason() -> Result<()> {
 #[test]
 fn a_record_that_is_no_event_becomes_a_dead_letter_and_the_rest_goes_on() -> Result<()> {
     let pipeline = Pipeline::start("poison")?;
-    let config = Config {
-        brokers: pipeline.services.kafka.clone(),
-        events_topic: pipeline.events_topic(),
-        ..Config::default()
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let producer = Producer::new(&config)?;
     for poison in [&b"\xff\xff poison"[..], b""] {
-        let permit = producer.window().try_reserve(poison.len()).context("room")?;
-        runtime.block_on(producer.send(permit, Stream::Events, "good", poison)?)?;
+        produce(&pipeline, poison)?;
     }
     let mut device = pipeline.connect("good", 4)?;
     device.acknowledged_heartbeat(1, "{}")?;

@@ -213,7 +213,11 @@ impl Attempt<'_> {
         // A node that stops has ended its sessions before.
         self.table(&rows.nodes).await?;
         let refused = std::mem::take(&mut self.refused);
-        self.table(&refused).await?;
+        if !refused.is_empty() {
+            // A part of what goes into `dead_letters`, and never the whole: under the batch's own token the table would take them for
+            // the letters that it has just got, and drop them.
+            self.asking(&refused, false).await?;
+        }
         self.refused = refused;
         Ok(())
     }
