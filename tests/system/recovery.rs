@@ -57,7 +57,7 @@ fn a_late_recovery_past_the_deduplication_window_neither_loses_nor_doubles() -> 
     ensure!(replayed_over_rows > 0.0, "no batch had landed before its replay: the test shows nothing");
     let acknowledged = fleet.verify(&pipeline)?.acknowledged().count();
     ensure!(acknowledged > 1_000, "only {acknowledged} acknowledged");
-    ensure!(pipeline.untrue_rollups()? == Vec::<String>::new());
+    pipeline.rollups_are_true()?;
     pipeline.stop()
 }
 
@@ -86,7 +86,7 @@ fn rows_that_landed_in_their_table_alone_are_brought_into_the_views_by_a_replay(
     forget_offsets(&kafka, &pipeline)?;
     pipeline.start_writer()?;
     pipeline.eventually(status, "2.0")?;
-    ensure!(pipeline.untrue_rollups()? == Vec::<String>::new());
+    pipeline.rollups_are_true()?;
     pipeline
         .eventually("SELECT count(), uniqExact(kafka_partition, kafka_offset) FROM heartbeats", "2\t2")?;
     pipeline.stop()
@@ -113,7 +113,7 @@ fn a_record_that_clickhouse_refuses_becomes_a_dead_letter_and_the_rest_goes_on()
     )?;
     pipeline.eventually("SELECT sum(refused) FROM batches FINAL", "2")?;
     ensure!(pipeline.writer_metric("fleetpulse_writer_refused_rows_total")? == 2.0);
-    ensure!(pipeline.untrue_rollups()? == Vec::<String>::new());
+    pipeline.rollups_are_true()?;
     pipeline.stop()
 }
 
@@ -214,7 +214,7 @@ fn a_group_whose_offsets_are_forgotten_reads_all_again_and_doubles_nothing() -> 
     pipeline.start_writer()?;
     more_rows(&pipeline)?;
     fleet.verify(&pipeline)?;
-    ensure!(pipeline.untrue_rollups()? == Vec::<String>::new());
+    pipeline.rollups_are_true()?;
     pipeline.stop()
 }
 
