@@ -99,6 +99,7 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
                 &settings.kafka,
                 &settings.clickhouse,
                 &health,
+                if both { writer::Leaving::AtTheEnd } else { writer::Leaving::Soon },
                 stop_writer.clone(),
             );
             ended.await?;

@@ -18,7 +18,7 @@ use crate::batch::{CloseReason, Limits};
 use crate::insert::{Inserter, LandError, Landing};
 use crate::lane::{Closing, Insert, Lane, Step};
 use crate::row::Input;
-use crate::{Config, RunError};
+use crate::{Config, Leaving, RunError};
 
 /// How long a poll waits for the next record: the delay with which a landed insert is noticed while nothing comes in.
 const POLL: Duration = Duration::from_millis(10);
@@ -28,11 +28,14 @@ const RECORDS_PER_TURN: usize = 2_000;
 const OUTCOMES: usize = 1_024;
 /// How long a rebalance waits for the batches under way; what has not landed by then is the next owner's to repeat.
 const REVOKE_GRACE: Duration = Duration::from_secs(5);
+/// How long Kafka may take to say where a partition ends before the writer leaves without knowing.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Driver {
     consumer: Consumer,
     state: Lanes,
     grace: Duration,
+    leaving: Leaving,
     joined: Condition,
 }
 
@@ -94,6 +97,7 @@ impl Driver {
         inserter: Inserter,
         runtime: Handle,
         joined: Condition,
+        leaving: Leaving,
     ) -> Self {
         let state = Lanes {
             limits: config.limits(),
@@ -105,7 +109,8 @@ impl Driver {
             landed: sync_channel(OUTCOMES),
             assignments: 0,
         };
-        Self { consumer, state, grace: Duration::from_millis(config.shutdown_grace_ms.into()), joined }
+        let grace = Duration::from_millis(config.shutdown_grace_ms.into());
+        Self { consumer, state, grace, leaving, joined }
     }
 
     /// Runs until `stop`, then finishes what is under way. Leaves the group at the end.
@@ -113,10 +118,35 @@ impl Driver {
         while !stop.is_cancelled() {
             self.turn(Reading::On)?;
         }
-        let all: Vec<Id> = self.state.lanes.keys().copied().collect();
         let deadline = Instant::now() + self.grace;
+        if self.leaving == Leaving::AtTheEnd {
+            self.read_to_the_end(deadline)?;
+        }
+        let all: Vec<Id> = self.state.lanes.keys().copied().collect();
         self.finish(&all, deadline)?;
         self.state.abort_all();
+        Ok(())
+    }
+
+    /// Reads on until what stands on Kafka now was read, or time is up: what is left then is the next writer's.
+    fn read_to_the_end(&mut self, deadline: Instant) -> Result<(), RunError> {
+        let mut ends = Vec::with_capacity(self.state.lanes.len());
+        for id in self.state.lanes.keys() {
+            match self.consumer.end(*id, END_TIMEOUT) {
+                Ok(Some(end)) => ends.push((*id, end)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(lane = %id, error = &error as &dyn std::error::Error, "leaving without having read all");
+                    return Ok(());
+                }
+            }
+        }
+        let unread = |state: &Lanes| {
+            ends.iter().any(|(id, end)| state.lanes.get(id).is_some_and(|owned| !owned.lane.has_read_to(*end)))
+        };
+        while unread(&self.state) && Instant::now() < deadline {
+            self.turn(Reading::On)?;
+        }
         Ok(())
     }
 

@@ -110,7 +110,16 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// the same instance id, which would fence each other for ever.
 const FENCED_AGAIN_AFTER: Duration = Duration::from_secs(20);
 
-/// Runs a writer until `stop`; then finishes the batches under way and leaves the group, within
+/// When a writer that is asked to stop has done enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// Once the batches under way have landed: others read on.
+    Soon,
+    /// Once all that stands on Kafka has landed: its gateway has stopped before it, and nobody else may read what that one took.
+    AtTheEnd,
+}
+
+/// Runs a writer until `stop`; then finishes the batches under way, as `leaving` says, and leaves the group, within
 /// [`Config::shutdown_grace_ms`].
 ///
 /// # Errors
@@ -120,6 +129,7 @@ pub async fn run(
     kafka: &bus::Config,
     clickhouse: &store::Config,
     health: &Health,
+    leaving: Leaving,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let store = Store::new(clickhouse)?;
@@ -140,7 +150,7 @@ pub async fn run(
     let inserter = insert::Inserter::new(store, config.refused_rows_max, lands);
     let ended = loop {
         let since = Instant::now();
-        let ended = drive(&config, kafka, inserter.clone(), joined.clone(), &stop).await;
+        let ended = drive(&config, kafka, inserter.clone(), joined.clone(), leaving, &stop).await;
         match &ended {
             Err(RunError::Consume(error)) if error.is_fenced() && since.elapsed() > FENCED_AGAIN_AFTER => {
                 metrics::counter!("fleetpulse_writer_fenced_total").increment(1);
@@ -166,11 +176,12 @@ async fn drive(
     kafka: &bus::Config,
     inserter: insert::Inserter,
     joined: Condition,
+    leaving: Leaving,
     stop: &CancellationToken,
 ) -> Result<(), RunError> {
     let consumer = Consumer::new(kafka, &config.group, &config.instance_id)?;
     let runtime = tokio::runtime::Handle::current();
-    let driver = driver::Driver::new(config, consumer, inserter, runtime, joined);
+    let driver = driver::Driver::new(config, consumer, inserter, runtime, joined, leaving);
     let stop = stop.clone();
     tokio::task::spawn_blocking(move || driver.run(&stop)).await.unwrap_or(Err(RunError::Panicked))
 }
