@@ -28,6 +28,8 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 5, name: "batches", sql: include_str!("../migrations/0005_batches.sql") },
     Migration { version: 6, name: "ledger", sql: include_str!("../migrations/0006_ledger.sql") },
+    Migration { version: 7, name: "storage", sql: include_str!("../migrations/0007_storage.sql") },
+    Migration { version: 8, name: "usage", sql: include_str!("../migrations/0008_usage.sql") },
 ];
 
 const LEDGER: &str = "

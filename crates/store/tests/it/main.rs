@@ -5,3 +5,4 @@ mod held;
 mod ledger;
 mod trouble;
 mod upgrade;
+mod usage;
