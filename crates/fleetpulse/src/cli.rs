@@ -39,6 +39,9 @@ pub(crate) enum Command {
     /// Bring rows back that were lost: from Kafka, or what dead letters hold that can be read now. Exit code 0 where all is back, 1
     /// where something is not, 2 where that could not be seen.
     Replay(Replay),
+    /// Settle usage now: make the hours and days that were touched anew out of the raw rows. Writers do it by themselves
+    /// (writer.settle_every_s).
+    Settle,
     /// Act as a fleet of devices.
     Simulate(Simulate),
     /// Look at the settings.

@@ -48,6 +48,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate => roles::migrate(&load()?),
         Command::Ledger(asked) => ledger_command::run(&load()?, &asked),
         Command::Replay(asked) => replay_command::run(&load()?, &asked),
+        Command::Settle => roles::settle(&load()?),
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Config(ConfigCommand::Check { scope }) => {
             let roles: &[Role] = match scope {

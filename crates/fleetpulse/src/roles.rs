@@ -131,6 +131,24 @@ pub(crate) fn migrate(settings: &Settings) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Settles usage once.
+pub(crate) fn settle(settings: &Settings) -> anyhow::Result<ExitCode> {
+    settings.validate(&[Section::Log, Section::Clickhouse])?;
+    ops::log::install(&settings.log);
+    let store = store::Store::new(&settings.clickhouse)?;
+    let settled = runtime()?.block_on(async {
+        store.check_schema().await?;
+        anyhow::Ok(store.settle().await?)
+    })?;
+    println!(
+        "{} devices settled, {} of them from further back, in {:.1} s",
+        settled.devices,
+        settled.late,
+        settled.took.as_secs_f64()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn migrate_now(settings: &Settings) -> anyhow::Result<()> {
     for (topic, ensured) in bus::topics::ensure(&settings.kafka).await? {
         tracing::info!(topic, ?ensured, "topic");

@@ -18,7 +18,8 @@ use crate::batch::{CloseReason, Limits};
 use crate::insert::{Inserter, LandError, Landing};
 use crate::lane::{Closing, Insert, Lane, Step};
 use crate::row::Input;
-use crate::{Config, Leaving, RunError};
+use crate::settle::Turn;
+use crate::{Begin, Leaving, RunError};
 
 /// How long a poll waits for the next record: the delay with which a landed insert is noticed while nothing comes in.
 const POLL: Duration = Duration::from_millis(10);
@@ -50,6 +51,7 @@ struct Lanes {
     landed: (SyncSender<Landed>, Receiver<Landed>),
     /// Counts assignments, so that an insert of a partition that went and came back is not taken for a new one.
     assignments: u64,
+    turn: Turn,
 }
 
 struct Owned {
@@ -91,26 +93,21 @@ impl Drop for Report {
 }
 
 impl Driver {
-    pub(crate) fn new(
-        config: &Config,
-        consumer: Consumer,
-        inserter: Inserter,
-        runtime: Handle,
-        joined: Condition,
-        leaving: Leaving,
-    ) -> Self {
+    pub(crate) fn new(begin: &Begin<'_>, consumer: Consumer, runtime: Handle) -> Self {
+        let config = begin.config;
         let state = Lanes {
             limits: config.limits(),
             buffered_bytes_max: usize::try_from(config.buffered_bytes_max).unwrap_or(usize::MAX),
-            inserter,
+            inserter: begin.inserter.clone(),
             runtime,
             lanes: HashMap::new(),
             commits: Vec::new(),
             landed: sync_channel(OUTCOMES),
             assignments: 0,
+            turn: begin.turn.clone(),
         };
         let grace = Duration::from_millis(config.shutdown_grace_ms.into());
-        Self { consumer, state, grace, leaving, joined }
+        Self { consumer, state, grace, leaving: begin.leaving, joined: begin.joined.clone() }
     }
 
     /// Runs until `stop`, then finishes what is under way. Leaves the group at the end.
@@ -245,6 +242,7 @@ impl Lanes {
             let consumed = metrics::counter!("fleetpulse_writer_consumed_total", "stream" => stream);
             let owned = Owned { lane, assignment: self.assignments, paused: false, insert: None, consumed };
             self.lanes.insert(partition.lane, owned);
+            self.turn.came(partition.lane);
         }
         Ok(())
     }
@@ -390,6 +388,7 @@ impl Lanes {
 
     /// Drops everything about a partition. A commit that was asked for and not sent would pass for one of the next owner's.
     fn forget(&mut self, id: Id) {
+        self.turn.went(id);
         self.commits.retain(|commit| commit.lane != id);
         if let Some(insert) = self.lanes.remove(&id).and_then(|owned| owned.insert) {
             insert.abort();

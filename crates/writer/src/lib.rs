@@ -41,6 +41,7 @@ mod note;
 pub mod replay;
 mod row;
 mod rows;
+mod settle;
 
 use std::time::{Duration, Instant};
 
@@ -147,10 +148,16 @@ pub async fn run(
         let every = Duration::from_secs(config.ledger_look_every_s.into());
         tasks.spawn(ledger::watch(store.clone(), kafka.clone(), every, stop.clone()));
     }
+    let turn = settle::Turn::default();
+    if config.settle_every_s > 0 {
+        let every = Duration::from_secs(config.settle_every_s.into());
+        tasks.spawn(settle::watch(store.clone(), turn.clone(), every, stop.clone()));
+    }
     let inserter = insert::Inserter::new(store, config.refused_rows_max, lands);
+    let begin = Begin { config: &config, kafka, inserter, joined: joined.clone(), turn, leaving };
     let ended = loop {
         let since = Instant::now();
-        let ended = drive(&config, kafka, inserter.clone(), joined.clone(), leaving, &stop).await;
+        let ended = drive(&begin, &stop).await;
         match &ended {
             Err(RunError::Consume(error)) if error.is_fenced() && since.elapsed() > FENCED_AGAIN_AFTER => {
                 metrics::counter!("fleetpulse_writer_fenced_total").increment(1);
@@ -170,18 +177,21 @@ pub async fn run(
     ended
 }
 
-/// One life as a member of the group.
-async fn drive(
-    config: &Config,
-    kafka: &bus::Config,
+/// What each life as a member of the group begins with.
+struct Begin<'a> {
+    config: &'a Config,
+    kafka: &'a bus::Config,
     inserter: insert::Inserter,
     joined: Condition,
+    turn: settle::Turn,
     leaving: Leaving,
-    stop: &CancellationToken,
-) -> Result<(), RunError> {
-    let consumer = Consumer::new(kafka, &config.group, &config.instance_id)?;
+}
+
+/// One life as a member of the group.
+async fn drive(begin: &Begin<'_>, stop: &CancellationToken) -> Result<(), RunError> {
+    let consumer = Consumer::new(begin.kafka, &begin.config.group, &begin.config.instance_id)?;
     let runtime = tokio::runtime::Handle::current();
-    let driver = driver::Driver::new(config, consumer, inserter, runtime, joined, leaving);
+    let driver = driver::Driver::new(begin, consumer, runtime);
     let stop = stop.clone();
     tokio::task::spawn_blocking(move || driver.run(&stop)).await.unwrap_or(Err(RunError::Panicked))
 }

@@ -105,7 +105,7 @@ fn tell(devices: &[Vec<Op>], shuffle: u64) -> Told {
     let mut phases = vec![Vec::new(), Vec::new(), Vec::new()];
     for row in kept {
         // Most arrive in their order, some much later than others.
-        let late = random() % 4 == 0;
+        let late = random().is_multiple_of(4);
         let phase = if late { random() % 3 } else { u64::from(row.arrived_ms() > now - 2 * HOUR_MS) };
         phases[usize::try_from(phase).expect("small")].push(row);
     }
