@@ -27,8 +27,8 @@ CREATE TABLE IF NOT EXISTS settle_touched
     run       UInt64,
     device_id String,
     from_hour DateTime('UTC'),
-    late      UInt8           COMMENT '1: all its rows are read; 0: the newest parts are enough',
-    readings  UInt64          COMMENT 'rows to be read, about'
+    late      UInt8           COMMENT '1: all its rows are read; 0: those of the last hours are enough',
+    readings  UInt64          COMMENT 'rows that were stored since'
 )
 ENGINE = MergeTree
 ORDER BY (run, device_id)
@@ -50,6 +50,7 @@ CREATE TABLE IF NOT EXISTS usage_hours
     rx_bytes      UInt64                                 COMMENT 'received by the device' CODEC(T64, ZSTD(1)),
     messages      UInt64                                 COMMENT 'sent by the device; gateway only' CODEC(T64, ZSTD(1)),
     last_at       DateTime64(3, 'UTC')                   CODEC(Delta, ZSTD(1)),
+    last_place    UInt64                                 COMMENT 'orders readings of one moment' CODEC(Delta, ZSTD(1)),
     last_tx       Nullable(UInt64)                       CODEC(Delta, ZSTD(1)),
     last_rx       Nullable(UInt64)                       CODEC(Delta, ZSTD(1)),
     last_messages UInt64                                 CODEC(Delta, ZSTD(1)),
