@@ -42,6 +42,7 @@ pub mod replay;
 mod row;
 mod rows;
 mod settle;
+mod scaled;
 
 use std::time::{Duration, Instant};
 
