@@ -316,7 +316,8 @@ impl Store {
 
     /// A statement over the devices of a slice.
     fn of_slice(&self, sql: &str, run: Run, depth: Depth, slice: &[Touched]) -> Query {
-        let name = |touched: Option<&Touched>| touched.map(|touched| touched.device_id.clone()).unwrap_or_default();
+        let name =
+            |touched: Option<&Touched>| touched.map(|touched| touched.device_id.clone()).unwrap_or_default();
         self.bounded(sql)
             .param("run", run.id)
             .param("late", depth.late())
@@ -331,7 +332,8 @@ impl Store {
         if rows.is_empty() {
             return Ok(());
         }
-        let mut insert = self.client.insert::<R>(table).await?.with_setting("max_partitions_per_insert_block", "0");
+        let mut insert =
+            self.client.insert::<R>(table).await?.with_setting("max_partitions_per_insert_block", "0");
         for row in rows {
             insert.write(row).await?;
         }

@@ -139,7 +139,8 @@ impl Driver {
             }
         }
         let unread = |state: &Lanes| {
-            ends.iter().any(|(id, end)| state.lanes.get(id).is_some_and(|owned| !owned.lane.has_read_to(*end)))
+            ends.iter()
+                .any(|(id, end)| state.lanes.get(id).is_some_and(|owned| !owned.lane.has_read_to(*end)))
         };
         while unread(&self.state) && Instant::now() < deadline {
             self.turn(Reading::On)?;

@@ -41,8 +41,8 @@ mod note;
 pub mod replay;
 mod row;
 mod rows;
-mod settle;
 mod scaled;
+mod settle;
 
 use std::time::{Duration, Instant};
 

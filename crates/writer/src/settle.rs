@@ -59,7 +59,10 @@ pub(crate) async fn watch(store: Store, turn: Turn, every: Duration, stop: Cance
             }
             Err(error) => {
                 metrics::counter!("fleetpulse_writer_settle_failures_total").increment(1);
-                tracing::warn!(error = &error as &dyn std::error::Error, "usage was not settled, again later");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "usage was not settled, again later"
+                );
             }
         }
     }

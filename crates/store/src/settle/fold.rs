@@ -102,8 +102,10 @@ impl Modem {
     fn read(&mut self, reading: &Reading) -> [u64; 2] {
         let rises = |now: Option<u64>, last: Option<u64>| now.zip(last).is_some_and(|(now, last)| now > last);
         let named = !reading.boot_id.is_empty();
-        let (forward, backward) = (rises(reading.sequence, self.sequence), rises(self.sequence, reading.sequence));
-        let (older, younger) = (rises(reading.uptime_s, self.uptime_s), rises(self.uptime_s, reading.uptime_s));
+        let (forward, backward) =
+            (rises(reading.sequence, self.sequence), rises(self.sequence, reading.sequence));
+        let (older, younger) =
+            (rises(reading.uptime_s, self.uptime_s), rises(self.uptime_s, reading.uptime_s));
         let counters = [reading.tx_bytes, reading.rx_bytes];
         let mut wraps = [false; 2];
         let mut reset = !named && younger;
@@ -164,7 +166,12 @@ impl Session {
 ///
 /// # Errors
 /// Where a counter may have begun before `reach`, and nothing is known of it.
-pub(crate) fn fold(device_id: &str, history: &History, reach: Reach, run: u64) -> Result<Vec<UsageHour>, BeganBefore> {
+pub(crate) fn fold(
+    device_id: &str,
+    history: &History,
+    reach: Reach,
+    run: u64,
+) -> Result<Vec<UsageHour>, BeganBefore> {
     let mut hours = Hours { device_id, run, rows: BTreeMap::new() };
     // What was settled before and has nothing any more is told so.
     for key in &history.settled {
@@ -177,7 +184,8 @@ pub(crate) fn fold(device_id: &str, history: &History, reach: Reach, run: u64) -
 
 fn modem(history: &History, reach: Reach, hours: &mut Hours<'_>) -> Result<(), BeganBefore> {
     let from_ms = i64::from(history.from_s) * 1000;
-    let mut readings: Vec<&Reading> = history.readings.iter().filter(|reading| reading.taken_at >= from_ms).collect();
+    let mut readings: Vec<&Reading> =
+        history.readings.iter().filter(|reading| reading.taken_at >= from_ms).collect();
     readings.sort_unstable_by_key(|reading| (reading.taken_at, reading.identity));
     let (mut told, mut counters) = (Told::default(), HashMap::new());
     for stood in history.stood.iter().filter(|stood| stood.source == Source::Modem) {
@@ -192,8 +200,10 @@ fn modem(history: &History, reach: Reach, hours: &mut Hours<'_>) -> Result<(), B
         let counter = match counters.get_mut(reading.boot_id.as_str()) {
             Some(counter) => counter,
             None => {
-                let uptime_ms = reading.uptime_s.and_then(|uptime_s| i64::try_from(uptime_s).ok()?.checked_mul(1000));
-                let began_ms = uptime_ms.map_or(i64::MIN, |uptime_ms| reading.taken_at.saturating_sub(uptime_ms));
+                let uptime_ms =
+                    reading.uptime_s.and_then(|uptime_s| i64::try_from(uptime_s).ok()?.checked_mul(1000));
+                let began_ms =
+                    uptime_ms.map_or(i64::MIN, |uptime_ms| reading.taken_at.saturating_sub(uptime_ms));
                 reach.covers(began_ms)?;
                 counters.entry(reading.boot_id.as_str()).or_default()
             }
@@ -234,7 +244,8 @@ fn gateway(history: &History, reach: Reach, hours: &mut Hours<'_>) -> Result<(),
         traffic: [ending.bytes_in, ending.bytes_out, ending.messages_in],
         heartbeat: None,
     });
-    let mut counted: Vec<Counted<'_>> = heard.chain(ended).filter(|counted| counted.at_ms >= from_ms).collect();
+    let mut counted: Vec<Counted<'_>> =
+        heard.chain(ended).filter(|counted| counted.at_ms >= from_ms).collect();
     counted.sort_by_key(|counted| (counted.at_ms, counted.traffic[2], counted.heartbeat.is_none()));
     let (mut told, mut sessions) = (Told::default(), HashMap::new());
     for stood in history.stood.iter().filter(|stood| stood.source == Source::Gateway) {

@@ -24,7 +24,8 @@ fn settled_usage_equals_a_fold_over_the_whole_history() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let store = database.store();
     runtime.block_on(store.migrate()).expect("migrated");
-    let cases = std::env::var("FLEETPULSE_ORACLE_CASES").map_or(CASES, |cases| cases.parse().expect("a number"));
+    let cases =
+        std::env::var("FLEETPULSE_ORACLE_CASES").map_or(CASES, |cases| cases.parse().expect("a number"));
     let config = Config { cases, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
     let histories = proptest::collection::vec(proptest::collection::vec(history::op(), 1..60), 1..4);
     let shuffles = any::<u64>();
@@ -121,11 +122,19 @@ fn insert(database: &Database, rows: &[&Row], long_ago: bool) {
     for chunk in rows.chunks(7) {
         let beats: Vec<String> = chunk.iter().filter_map(|row| row.heartbeat(stored)).collect();
         if !beats.is_empty() {
-            database.ask(&format!("INSERT INTO heartbeats ({}) VALUES {}", history::HEARTBEAT_COLUMNS, beats.join(",")));
+            database.ask(&format!(
+                "INSERT INTO heartbeats ({}) VALUES {}",
+                history::HEARTBEAT_COLUMNS,
+                beats.join(",")
+            ));
         }
         let ends: Vec<String> = chunk.iter().filter_map(|row| row.end(stored)).collect();
         if !ends.is_empty() {
-            database.ask(&format!("INSERT INTO connections ({}) VALUES {}", history::END_COLUMNS, ends.join(",")));
+            database.ask(&format!(
+                "INSERT INTO connections ({}) VALUES {}",
+                history::END_COLUMNS,
+                ends.join(",")
+            ));
         }
     }
 }
@@ -139,14 +148,17 @@ fn empty(database: &Database) {
 fn compare(database: &Database, rows: &[Row]) -> Result<(), TestCaseError> {
     let expected = oracle::hours(rows);
     let columns = "iccid, plmn, state, heartbeats, modem_tx_bytes, modem_rx_bytes, gateway_tx_bytes, gateway_rx_bytes, gateway_messages";
-    let seen = read(&database.ask(&format!("SELECT device_id, toUnixTimestamp(hour), {columns} FROM device_hours")));
+    let seen =
+        read(&database.ask(&format!("SELECT device_id, toUnixTimestamp(hour), {columns} FROM device_hours")));
     prop_assert_eq!(&seen, &expected);
     let mut by_day: BTreeMap<Key, Usage> = BTreeMap::new();
     for (mut key, usage) in expected {
         key.from_s = key.from_s / 86_400 * 86_400;
         by_day.entry(key).or_default().add(&usage);
     }
-    let seen = read(&database.ask(&format!("SELECT device_id, toUnixTimestamp(toDateTime(day, 'UTC')), {columns} FROM device_days")));
+    let seen = read(&database.ask(&format!(
+        "SELECT device_id, toUnixTimestamp(toDateTime(day, 'UTC')), {columns} FROM device_days"
+    )));
     prop_assert_eq!(&seen, &by_day);
     Ok(())
 }

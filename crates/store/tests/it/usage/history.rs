@@ -139,7 +139,8 @@ impl Row {
     }
 
     pub(crate) fn end(&self, stored: &str) -> Option<String> {
-        let Self::End { device, session, at_ms, began_ms, traffic: [bytes_in, bytes_out, messages] } = self else {
+        let Self::End { device, session, at_ms, began_ms, traffic: [bytes_in, bytes_out, messages] } = self
+        else {
             return None;
         };
         let (at, began) = (time(*at_ms), time(*began_ms));
@@ -289,7 +290,8 @@ impl History {
                     Row::End { .. } => None,
                 });
                 let Some(mut copy) = last else { return };
-                copy.received_ms = (copy.received_ms + 2_000 + i64::from(minutes) * MINUTE_MS).min(end_ms.max(copy.received_ms + 2_000));
+                copy.received_ms = (copy.received_ms + 2_000 + i64::from(minutes) * MINUTE_MS)
+                    .min(end_ms.max(copy.received_ms + 2_000));
                 // The copy comes over a session of its own.
                 copy.session = session(&self.device, copy.received_ms - 1, 7);
                 copy.traffic = [300, 30, 1];
@@ -311,7 +313,9 @@ impl History {
             session: self.session,
             traffic: [0; 3],
             boot: if self.named { format!("boot-{}", self.boot) } else { String::new() },
-            uptime_s: self.tells_uptime.then(|| u64::try_from((self.now_ms - self.booted_ms) / 1000).expect("after it")),
+            uptime_s: self
+                .tells_uptime
+                .then(|| u64::try_from((self.now_ms - self.booted_ms) / 1000).expect("after it")),
             sequence: self.numbered.then_some(self.sequence),
             counters: Some(self.counters.map(|counter| counter % WRAP)),
             iccid: format!("sim-{}", self.sim),
@@ -357,5 +361,6 @@ fn session(device: &str, began_ms: i64, salt: u8) -> Uuid {
     for (to, from) in bytes.iter_mut().rev().zip(tail.iter().rev()) {
         *to ^= *from;
     }
-    uuid::Builder::from_unix_timestamp_millis(u64::try_from(began_ms).expect("after 1970"), &bytes).into_uuid()
+    uuid::Builder::from_unix_timestamp_millis(u64::try_from(began_ms).expect("after 1970"), &bytes)
+        .into_uuid()
 }

@@ -46,7 +46,9 @@ struct Told {
 
 impl Told {
     fn hear(&mut self, beat: &Beat) {
-        for (last, now) in [(&mut self.iccid, &beat.iccid), (&mut self.plmn, &beat.plmn), (&mut self.state, &beat.state)] {
+        for (last, now) in
+            [(&mut self.iccid, &beat.iccid), (&mut self.plmn, &beat.plmn), (&mut self.state, &beat.state)]
+        {
             if !now.is_empty() {
                 last.clone_from(now);
             }
@@ -70,7 +72,9 @@ pub(crate) fn hours(rows: &[Row]) -> BTreeMap<Key, Usage> {
     let mut beats: HashMap<(String, i64, u64), &Beat> = HashMap::new();
     for row in rows {
         if let Row::Beat(beat) = row {
-            let first = beats.entry((beat.device.clone(), beat.device_ms.unwrap_or(0), beat.identity)).or_insert(beat);
+            let first = beats
+                .entry((beat.device.clone(), beat.device_ms.unwrap_or(0), beat.identity))
+                .or_insert(beat);
             if beat.received_ms < first.received_ms {
                 *first = beat;
             }
@@ -114,7 +118,8 @@ struct Counter {
 impl Counter {
     fn read(&mut self, beat: &Beat) -> [u64; 2] {
         let named = !beat.boot.is_empty();
-        let rises = |now: Option<u64>, prior: Option<u64>| now.zip(prior).is_some_and(|(now, prior)| now > prior);
+        let rises =
+            |now: Option<u64>, prior: Option<u64>| now.zip(prior).is_some_and(|(now, prior)| now > prior);
         let forward = rises(beat.sequence, self.sequence);
         let backward = rises(self.sequence, beat.sequence);
         let older = rises(beat.uptime_s, self.uptime_s);
@@ -156,7 +161,9 @@ impl Counter {
 }
 
 fn gateway(device: &str, beats: Vec<&Beat>, rows: &[Row], hours: &mut BTreeMap<Key, Usage>) {
-    let heard = beats.into_iter().map(|beat| (beat.received_ms, beat.traffic[2], beat.session, beat.traffic, Some(beat)));
+    let heard = beats
+        .into_iter()
+        .map(|beat| (beat.received_ms, beat.traffic[2], beat.session, beat.traffic, Some(beat)));
     let ended = rows.iter().filter_map(|row| match row {
         Row::End { device: of, session, at_ms, traffic, .. } if of == device => {
             Some((*at_ms, traffic[2], *session, *traffic, None))
