@@ -3,5 +3,6 @@
 mod database;
 mod held;
 mod ledger;
+mod moving;
 mod trouble;
 mod upgrade;

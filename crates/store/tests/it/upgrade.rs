@@ -12,14 +12,20 @@ const FIRST_RELEASE: [&str; 3] = [
 
 const STATUS: &str = "SELECT device_id, status, offline_reason FROM device_status ORDER BY device_id";
 
-#[tokio::test]
-async fn a_database_of_the_first_release_comes_up_to_date_and_keeps_what_it_knew() {
-    let database = Database::of("upgrade");
+/// A database that the first release has made.
+pub(crate) fn of_the_first_release(test: &str) -> Database {
+    let database = Database::of(test);
     for migration in FIRST_RELEASE {
         for statement in migration.split(";\n").filter(|statement| statement.contains("CREATE")) {
             database.ask(statement);
         }
     }
+    database
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_release_comes_up_to_date_and_keeps_what_it_knew() {
+    let database = of_the_first_release("upgrade");
     database.presence("stands", "connected", "a", 10, 100);
     database.presence("ended", "disconnected", "a", 10, 90);
     let before = database.ask(STATUS);
