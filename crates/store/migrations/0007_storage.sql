@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS heartbeats_next
     stored_at           DateTime('UTC') DEFAULT now()      COMMENT 'when ClickHouse took the row' CODEC(DoubleDelta, ZSTD(1)),
     -- Falls by one a second of arrival. Four billion leave room for a device whose clock is ahead.
     precedence          UInt32 DEFAULT toUInt32(4000000000 - intDiv(toUnixTimestamp64Milli(received_at) - toUnixTimestamp64Milli(device_time), 1000))
-                                                           COMMENT 'of copies of one heartbeat the highest stands: the first to arrive' CODEC(T64, ZSTD(1)),
+                                                           COMMENT 'of copies of one heartbeat the highest stands: the first to arrive' CODEC(DoubleDelta, ZSTD(1)),
     clock               Enum8('device' = 1, 'gateway' = 2, 'implausible' = 3) COMMENT 'device: device_time is its own; gateway: it told none; implausible: it told one that cannot be' CODEC(ZSTD(1)),
     claimed_time_ms     Nullable(Int64)                    COMMENT 'what an implausible clock claimed, ms since 1970' CODEC(ZSTD(1)),
     session_id          UUID                               CODEC(ZSTD(1)),
@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS heartbeats_next
     battery_charging    Nullable(Bool)                     CODEC(ZSTD(1)),
     latitude_e6         Nullable(Int32)                    CODEC(Delta, T64('bit'), ZSTD(1)),
     longitude_e6        Nullable(Int32)                    CODEC(Delta, T64('bit'), ZSTD(1)),
-    altitude_e1         Nullable(Int32)                    CODEC(ZSTD(1)),
+    altitude_e1         Nullable(Int32)                    CODEC(GCD, Delta, T64('bit'), ZSTD(1)),
     speed_e2            Nullable(Int32)                    CODEC(ZSTD(1)),
     accuracy_e1         Nullable(Int32)                    CODEC(ZSTD(1)),
     rat                 LowCardinality(String)             COMMENT 'radio access technology' CODEC(ZSTD(1)),
@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS heartbeats_next
     rssi_e1             Nullable(Int16)                    CODEC(Delta, ZSTD(1)),
     rsrp_e1             Nullable(Int16)                    CODEC(Delta, ZSTD(1)),
     rsrq_e1             Nullable(Int16)                    CODEC(T64, ZSTD(1)),
-    sinr_e1             Nullable(Int16)                    CODEC(T64, ZSTD(1)),
+    sinr_e1             Nullable(Int16)                    CODEC(ZSTD(1)),
     iccid               String                             CODEC(ZSTD(3)),
     imsi                String                             CODEC(ZSTD(3)),
     imei                String                             CODEC(ZSTD(3)),

@@ -43,6 +43,25 @@ async fn a_database_of_the_first_release_comes_up_to_date_and_keeps_what_it_knew
 }
 
 #[tokio::test]
+async fn how_long_rows_are_kept_is_a_setting_of_the_migration() {
+    let database = Database::of("kept");
+    let kept = |database: &Database| {
+        database.ask(
+            "SELECT extract(engine_full, 'toInterval[A-Za-z]+[(][0-9]+[)]') FROM system.tables \
+             WHERE database = currentDatabase() AND name IN ('heartbeats', 'connections') ORDER BY name",
+        )
+    };
+    let altered =
+        "SELECT count() FROM system.mutations WHERE database = currentDatabase() AND command LIKE '%TTL%'";
+    database.store().migrate().await.expect("migrated");
+    assert_eq!(kept(&database), "toIntervalYear(3)\ntoIntervalDay(90)");
+    let config = Config { raw_days: 400, sessions_years: 7, ..database.config() };
+    Store::new(&config).expect("a client").migrate().await.expect("changed");
+    assert_eq!(kept(&database), "toIntervalYear(7)\ntoIntervalDay(400)");
+    assert_eq!(database.ask(altered), "0", "nothing that stands is written anew");
+}
+
+#[tokio::test]
 async fn sessions_of_a_lost_node_end_with_its_last_sign_of_life_and_silence_of_all_is_unknown() {
     let database = Database::of("lost_nodes");
     let config = Config { url: database.url.clone(), database: database.name.clone(), ..Config::default() };
