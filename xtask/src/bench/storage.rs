@@ -13,7 +13,7 @@ use clap::Args;
 use devstack::fetch::Cache;
 use devstack::{ClickHouseConfig, ClickHouseService, Engine, StackError};
 
-use crate::build::{Profile, Workspace};
+use crate::build::Workspace;
 use crate::clickhouse::ClickHouse;
 use crate::machine;
 use crate::stack::{self, TemporaryFolder};
@@ -53,10 +53,11 @@ pub(crate) struct Flags {
 pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
     let load_average = machine::load_average();
     let folder = TemporaryFolder::make("bench-storage")?;
+    stack::ensure_packages(stack::install(flags.no_install), &[])?;
     let workspace = Workspace::find()?;
-    let programs = workspace.build(Profile::Release, stack::needs_chserver(), stop)?;
+    let launcher = workspace.build_launcher(stack::needs_chserver(), stop)?;
     let mut service = ClickHouseService::start(|| -> Result<_, StackError> {
-        let engine = Engine::find(&programs.chserver, &Cache::of_user()?)?;
+        let engine = Engine::find(&launcher, &Cache::of_user()?)?;
         Ok(ClickHouseConfig { http_port: 0, ..ClickHouseConfig::new(engine, folder.path()) })
     })?;
     let server = ClickHouse::at(service.url());
