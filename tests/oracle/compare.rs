@@ -8,6 +8,7 @@ use event::v1::Event;
 
 use crate::database::Database;
 use crate::fold::{Copies, Known, Session, Status};
+use crate::history::DAY;
 use crate::random::Random;
 
 /// How far from the time of asking a difference must lie to be one: several views are asked, one after the other.
@@ -39,7 +40,9 @@ impl Questions {
         let known = Known::of(events.iter(), now);
         let later = Known::of(events.iter(), now + STEADY);
         let mut differences = Vec::new();
-        let mut differ = |what: &str, expected: &BTreeMap<String, String>, found: &BTreeMap<String, String>| {
+        let mut differ = |what: &str,
+                          expected: &BTreeMap<String, String>,
+                          found: &BTreeMap<String, String>| {
             for key in expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key))) {
                 let (expected, found) = (expected.get(key), found.get(key));
                 if expected != found {
@@ -55,18 +58,29 @@ impl Questions {
         differ("session", &steady(sessions(&known), &sessions(&later)), &database.lines(SESSIONS)?);
 
         let status = |known: &Known, at: i64, copies: Copies| -> BTreeMap<String, String> {
-            let line = |device: &str| status_line(&known.status(device, &known.sessions(device), at, copies));
+            let line = |device: &str| {
+                let mut status = known.status(device, &known.sessions(device), at, copies);
+                if copies == Copies::All && status.status == "unknown" {
+                    status.reason = "-".to_owned();
+                }
+                status_line(&status)
+            };
             known.devices().map(|device| (device.to_owned(), line(device))).collect()
         };
-        let expected = steady(status(&known, known.now, Copies::All), &status(&later, later.now, Copies::All));
-        let found = database.lines(&STATUS.replace("{view}", "device_status").replace("{reason}", NO_REASON))?;
+        let expected =
+            steady(status(&known, known.now, Copies::All), &status(&later, later.now, Copies::All));
+        let found = database.lines(
+            &STATUS.replace("{view}", "device_status").replace("{reason}", NO_REASON).replace("{floor}", "0"),
+        )?;
         let found = found.into_iter().filter(|(device, _)| expected.contains_key(device)).collect();
         differ("status now", &expected, &found);
 
         for at in &self.times {
             let view = format!("device_status_at(at = fromUnixTimestamp64Milli({at}, 'UTC'), device = '')");
-            let found =
-                database.lines(&STATUS.replace("{view}", &view).replace("{reason}", "offline_reason"))?;
+            // Nothing before is looked at.
+            let floor = (at - 35 * DAY).to_string();
+            let question = STATUS.replace("{view}", &view).replace("{reason}", "offline_reason");
+            let found = database.lines(&question.replace("{floor}", &floor))?;
             let expected = steady(status(&known, *at, Copies::First), &status(&later, *at, Copies::First));
             differ(&format!("status at {at}"), &expected, &found);
         }
@@ -121,7 +135,7 @@ const SESSIONS: &str = "
 const NO_REASON: &str = "if(status = 'unknown', '-', offline_reason)";
 
 const STATUS: &str = "
-    SELECT device_id, status, if(status = 'unknown', 0, toUnixTimestamp64Milli(since)), {reason},
+    SELECT device_id, status, if(status = 'unknown' AND toUnixTimestamp64Milli(since) <= {floor}, 0, toUnixTimestamp64Milli(since)), {reason},
         if(position_at > 0, concat(toString(round(assumeNotNull(latitude_deg) * 1000000)), ' ', toString(toUnixTimestamp64Milli(position_at))), ''),
         if(battery_at > 0, concat(toString(assumeNotNull(battery_percent)), ' ', toString(toUnixTimestamp64Milli(battery_at))), ''),
         if(firmware_at > 0, concat(firmware, ' ', toString(toUnixTimestamp64Milli(firmware_at))), ''),
@@ -130,7 +144,8 @@ const STATUS: &str = "
     FROM {view}";
 
 fn session_line(session: &Session) -> String {
-    let or = |number: Option<i64>, none: &str| number.map_or_else(|| none.to_owned(), |number| number.to_string());
+    let or =
+        |number: Option<i64>, none: &str| number.map_or_else(|| none.to_owned(), |number| number.to_string());
     format!(
         "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
         session.start,
@@ -141,7 +156,7 @@ fn session_line(session: &Session) -> String {
         session.bytes_in,
         session.messages_in,
         or(session.gap, "first"),
-        session.took_over
+        u8::from(session.took_over)
     )
 }
 
@@ -149,8 +164,10 @@ fn status_line(status: &Status) -> String {
     let mut line = format!("{}\t{}\t{}", status.status, status.since, status.reason);
     let numbers = [&status.position, &status.battery];
     let texts = [&status.firmware, &status.plmn, &status.iccid];
-    let numbers = numbers.map(|reading| reading.map(|(value, at)| format!("{value} {at}")).unwrap_or_default());
-    let texts = texts.map(|reading| reading.as_ref().map(|(value, at)| format!("{value} {at}")).unwrap_or_default());
+    let numbers =
+        numbers.map(|reading| reading.map(|(value, at)| format!("{value} {at}")).unwrap_or_default());
+    let texts =
+        texts.map(|reading| reading.as_ref().map(|(value, at)| format!("{value} {at}")).unwrap_or_default());
     for reading in numbers.into_iter().chain(texts) {
         write!(line, "\t{reading}").expect("a text");
     }

@@ -24,8 +24,9 @@ pub(crate) struct Database {
 impl Database {
     /// With the schema, and without a row.
     pub(crate) fn make(name: &str) -> Result<Self> {
-        let url = std::env::var("FLEETPULSE_TEST_CLICKHOUSE_URL")
-            .context("$FLEETPULSE_TEST_CLICKHOUSE_URL: this needs a real clickhouse, run `cargo xtask test`")?;
+        let url = std::env::var("FLEETPULSE_TEST_CLICKHOUSE_URL").context(
+            "$FLEETPULSE_TEST_CLICKHOUSE_URL: this needs a real clickhouse, run `cargo xtask test`",
+        )?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let database = Self { url, name: format!("oracle_{name}"), runtime };
         ask(&database.url, "system", &format!("DROP DATABASE IF EXISTS {}", database.name))?;

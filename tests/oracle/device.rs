@@ -2,8 +2,8 @@
 
 use event::v1::event::Kind;
 use event::v1::{
-    Battery, Clock, Connected, DisconnectReason, Disconnected, Event, Heartbeat, Position, Radio, Sim, Traffic,
-    Usage,
+    Battery, Clock, Connected, DisconnectReason, Disconnected, Event, Heartbeat, Position, Radio, Sim,
+    Traffic, Usage,
 };
 use uuid::Uuid;
 
@@ -11,6 +11,8 @@ use crate::history::{HOUR, MINUTE, SECOND, TrueSession, World, session_id};
 use crate::nodes::{Ending, Life};
 use crate::random::Random;
 
+/// Of copies that arrive within the same second any may stand.
+const COPIES_APART: i64 = SECOND;
 /// Counters of cheap modems have 32 bits.
 const WRAP: u64 = 1 << 32;
 
@@ -29,8 +31,8 @@ struct Device<'h> {
     plmn: &'static str,
     /// Taken, and not acknowledged yet.
     buffer: Vec<Heartbeat>,
-    /// What it may send once more.
-    recent: Vec<Heartbeat>,
+    /// What it may send once more, and when it arrived.
+    recent: Vec<(Heartbeat, i64)>,
     events: &'h mut Vec<Event>,
 }
 
@@ -87,7 +89,8 @@ pub(crate) fn live(
     events: &mut Vec<Event>,
     sessions: &mut Vec<TrueSession>,
 ) {
-    let clock = *random.one_of(&[Clock::Device, Clock::Device, Clock::Device, Clock::Gateway, Clock::Implausible]);
+    let clock =
+        *random.one_of(&[Clock::Device, Clock::Device, Clock::Device, Clock::Gateway, Clock::Implausible]);
     let mut device = Device {
         id: id.to_owned(),
         interval: *random.one_of(&[MINUTE, 10 * MINUTE, HOUR, 3 * HOUR]),
@@ -212,6 +215,7 @@ impl Device<'_> {
             end: noticed_at,
             start_told,
             end_told: told.is_some(),
+            gateway_died: end == gateway.to && gateway.ending == Ending::Killed,
             heartbeats,
         });
         self.absence(random, end, next.min(world.now));
@@ -225,7 +229,9 @@ impl Device<'_> {
         let mut kept = std::mem::take(&mut self.buffer);
         if random.chance(30) {
             // An acknowledgement was lost: some go once more.
-            kept.extend(self.recent.iter().rev().take(3).cloned());
+            let before = at - COPIES_APART;
+            let again = self.recent.iter().rev().take(3).filter(|(_, arrived)| *arrived <= before);
+            kept.extend(again.map(|(heartbeat, _)| heartbeat.clone()));
         }
         kept.reverse();
         while let Some(heartbeat) = kept.pop() {
@@ -245,16 +251,16 @@ impl Device<'_> {
             if arrives < until && !world.outages.hold(arrives) {
                 if let Some(heartbeat) = heartbeat {
                     self.buffer.retain(|kept| *kept != heartbeat);
-                    if random.chance(5) {
-                        self.arrive(random, session, arrives, heartbeat.clone());
+                    self.arrive(random, session, arrives, heartbeat.clone());
+                    taken_in += 1;
+                    let again_at = arrives + COPIES_APART + random.between(0, 5 * SECOND);
+                    if random.chance(5) && again_at < until && !world.outages.hold(again_at) {
+                        self.arrive(random, session, again_at, heartbeat);
                         taken_in += 1;
                     }
-                    let again_at = arrives + random.between(0, 5).min(until - 1 - arrives);
-                    self.arrive(random, session, again_at, heartbeat);
-                    taken_in += 1;
                 }
             }
-            at = arrives.max(at) + 10 + self.interval + random.between(0, self.interval / 5);
+            at = arrives.max(at) + 7 * SECOND + self.interval + random.between(0, self.interval / 5);
         }
         taken_in
     }
@@ -310,7 +316,9 @@ impl Device<'_> {
                 charging: Some(random.chance(20)),
             }),
             position: random.chance(60).then(|| Position {
-                latitude_deg: Some(52.0 + f64::from(u16::try_from(random.count(0, 999)).expect("small")) / 1e3),
+                latitude_deg: Some(
+                    52.0 + f64::from(u16::try_from(random.count(0, 999)).expect("small")) / 1e3,
+                ),
                 longitude_deg: Some(13.0),
                 ..Position::default()
             }),
@@ -343,6 +351,6 @@ impl Device<'_> {
         if self.recent.len() >= 5 {
             self.recent.remove(0);
         }
-        self.recent.push(heartbeat);
+        self.recent.push((heartbeat, at));
     }
 }

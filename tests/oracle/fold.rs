@@ -174,7 +174,8 @@ impl Known {
                     }
                     Kind::Disconnected(ended) => {
                         told.epoch = event.epoch;
-                        told.end = Some((at, ended.connected_at_ms, event::disconnect_reason_name(ended.reason())));
+                        told.end =
+                            Some((at, ended.connected_at_ms, event::disconnect_reason_name(ended.reason())));
                     }
                     Kind::Heartbeat(heartbeat) => {
                         told.last_heartbeat = told.last_heartbeat.max(Some(at));
@@ -227,7 +228,10 @@ impl Known {
         let newest = of_node().map(|((_, epoch), _)| *epoch).max()?;
         // Where the epoch was never told: the process that ran when the session began.
         let epoch = match epoch {
-            0 => of_node().map(|((_, epoch), _)| *epoch).filter(|epoch| *epoch <= start.unsigned_abs()).max()?,
+            0 => of_node()
+                .map(|((_, epoch), _)| *epoch)
+                .filter(|epoch| *epoch <= start.unsigned_abs())
+                .max()?,
             told => told,
         };
         let Some(life) = self.lives.get(&(node.to_owned(), epoch)) else {
@@ -317,7 +321,8 @@ impl Known {
             (Some(_), None, Some(overdue)) => ("silent", overdue),
             (Some(newest), None, None) => ("online", newest.start),
         };
-        let reason = newest.filter(|_| ended.is_some()).map(|newest| newest.reason.clone()).unwrap_or_default();
+        let reason =
+            newest.filter(|_| ended.is_some()).map(|newest| newest.reason.clone()).unwrap_or_default();
         Status {
             status,
             since,
@@ -344,7 +349,8 @@ impl Known {
         copies: Copies,
         reading: impl Fn(&Heartbeat) -> Option<T>,
     ) -> Option<(T, i64)> {
-        let having = self.arrivals(device, at, copies).filter(|arrival| reading(&arrival.heartbeat).is_some());
+        let having =
+            self.arrivals(device, at, copies).filter(|arrival| reading(&arrival.heartbeat).is_some());
         let newest = having.max_by_key(|arrival| arrival.order())?;
         reading(&newest.heartbeat).map(|reading| (reading, newest.taken()))
     }

@@ -34,6 +34,8 @@ pub(crate) struct TrueSession {
     pub end: Option<i64>,
     pub start_told: bool,
     pub end_told: bool,
+    /// It ended because its gateway was killed.
+    pub gateway_died: bool,
     /// What it took in, if anything: else nobody knows of it but by its start or end.
     pub heartbeats: u64,
 }

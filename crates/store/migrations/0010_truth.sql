@@ -565,7 +565,7 @@ FROM
         assumeNotNull(ifNull(newest.ended_at, toDateTime64('2100-01-01 00:00:00', 3, 'UTC'))) AS ended_at,
         ended_at <= at AS over,
         greatest(began_at, arrived_at) AS last_received_at,
-        greatest(last_received_at, looking_since) + toIntervalMillisecond(ifNull(if(next_s > 0, next_s * 1500 + 10000, learned_ms), 946080000000)) AS overdue_at
+        greatest(last_received_at, looking_since) + toIntervalMillisecond(multiIf(next_s > 0, next_s * 1500 + 10000, learned_ms > 0, learned_ms, 946080000000)) AS overdue_at
     FROM
     (
         SELECT
@@ -573,7 +573,7 @@ FROM
             max(b.began_at) AS began_at,
             argMax(b.session, (b.began_at, b.session.1))::Tuple(session_id UUID, ended_at Nullable(DateTime64(3, 'UTC')), reason String, node_id String, fleet String) AS newest,
             max(b.arrived_at) AS arrived_at,
-            argMax(b.learned_ms.1, (b.arrived_at, b.messages_in)) AS learned_ms,
+            argMax(b.learned_ms, (b.arrived_at, b.messages_in)) AS learned_ms,
             max(b.taken_at) AS last_heartbeat_at,
             argMax(b.next_s, b.version) AS next_s,
             maxIf(b.taken_at, b.latitude_deg IS NOT NULL AND b.longitude_deg IS NOT NULL) AS position_at,
@@ -594,7 +594,7 @@ FROM
                 s.device_id AS device_id,
                 if(s.started_at <= {at:DateTime64(3, 'UTC')}, s.started_at, toDateTime64(0, 3, 'UTC')) AS began_at,
                 (s.session_id, s.ended_at, toString(s.reason), s.node_id, s.fleet) AS session,
-                toDateTime64(0, 3, 'UTC') AS arrived_at, toUInt64(0) AS messages_in, tuple(toNullable(toInt64(0))) AS learned_ms,
+                toDateTime64(0, 3, 'UTC') AS arrived_at, toUInt64(0) AS messages_in, toInt64(-1) AS learned_ms,
                 toDateTime64(0, 3, 'UTC') AS taken_at, toUInt64(0) AS version, toUInt32(0) AS next_s,
                 NULL AS latitude_deg, NULL AS longitude_deg, NULL AS battery_percent, NULL AS battery_millivolts, NULL AS battery_charging,
                 '' AS rat, '' AS plmn, NULL AS cell_id, NULL AS rssi_dbm, '' AS iccid, '' AS imsi, '' AS imei, '' AS firmware, '' AS state
@@ -604,7 +604,7 @@ FROM
             SELECT
                 a.device_id, toDateTime64(0, 3, 'UTC'),
                 (toUUID('00000000-0000-0000-0000-000000000000'), NULL, '', '', ''),
-                a.received_at, a.messages_in, tuple(toNullable(toInt64(a.learned_ms))),
+                a.received_at, a.messages_in, ifNull(toInt64(a.learned_ms), -1),
                 a.taken_at, a.version, toUInt32(a.next_s),
                 a.latitude_deg, a.longitude_deg, a.battery_percent, a.battery_millivolts, a.battery_charging,
                 toString(a.rat), toString(a.plmn), a.cell_id, a.rssi_dbm, a.iccid, a.imsi, a.imei, toString(a.firmware), toString(a.state)
@@ -681,7 +681,6 @@ FROM
             FROM arrivals(
                 since = {since:DateTime64(3, 'UTC')} - INTERVAL 35 DAY, until = {until:DateTime64(3, 'UTC')}, device = {device:String}) AS a
         )
-        WHERE at_ms < until_ms
         WINDOW
             so_far AS (PARTITION BY device_id ORDER BY at_ms, messages_in, session_id ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW),
             following AS (PARTITION BY device_id ORDER BY at_ms, messages_in, session_id ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)
