@@ -71,7 +71,7 @@ fn rows_that_landed_in_their_table_alone_are_brought_into_the_views_by_a_replay(
     let status = "SELECT firmware FROM device_status WHERE device_id = 'lagging'";
     pipeline.eventually(status, "1.0")?;
     // What a server that dies in the middle of an insert leaves: rows without what the views make of them, and no word of the batch.
-    let views = ["device_status_from_heartbeats", "usage_from_heartbeats"];
+    let views = ["device_status_of_heartbeats", "usage_of_heartbeats"];
     for view in views {
         pipeline.ask(&format!("DETACH TABLE {view} SYNC"))?;
     }

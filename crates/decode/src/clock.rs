@@ -34,12 +34,13 @@ impl ClockPolicy {
         (earliest_ms..=latest_ms).contains(&claimed_ms)
     }
 
-    /// Decides the time of a heartbeat that came with `claimed_time_ms` as the device sent it.
+    /// Decides whose clock a heartbeat goes by that came with `claimed_time_ms` as the device sent it. Without the device's own
+    /// `device_time_ms` is left at zero: `identity` knows what names such a heartbeat.
     pub(crate) fn settle(&self, heartbeat: &mut Heartbeat, received_at: Millis) {
         let (clock, device_time_ms, claimed_time_ms) = match heartbeat.claimed_time_ms {
-            None => (Clock::Gateway, received_at.0, None),
+            None => (Clock::Gateway, 0, None),
             Some(claimed) if self.believes(claimed, received_at) => (Clock::Device, claimed, None),
-            Some(claimed) => (Clock::Implausible, received_at.0, Some(claimed)),
+            Some(claimed) => (Clock::Implausible, 0, Some(claimed)),
         };
         heartbeat.set_clock(clock);
         heartbeat.device_time_ms = device_time_ms;
@@ -65,18 +66,18 @@ mod tests {
 
     #[test]
     fn an_implausible_time_is_kept_as_a_claim() {
-        assert_eq!(settled(Some(899), 1000), (Clock::Implausible, 1000, Some(899)));
-        assert_eq!(settled(Some(1011), 1000), (Clock::Implausible, 1000, Some(1011)));
+        assert_eq!(settled(Some(899), 1000), (Clock::Implausible, 0, Some(899)));
+        assert_eq!(settled(Some(1011), 1000), (Clock::Implausible, 0, Some(1011)));
     }
 
     #[test]
-    fn a_missing_time_is_the_time_received() {
-        assert_eq!(settled(None, 1000), (Clock::Gateway, 1000, None));
+    fn a_missing_time_is_nobodys() {
+        assert_eq!(settled(None, 1000), (Clock::Gateway, 0, None));
     }
 
     #[test]
     fn the_ends_of_time_do_not_overflow() {
         assert_eq!(settled(Some(i64::MAX), i64::MAX), (Clock::Device, i64::MAX, None));
-        assert_eq!(settled(Some(i64::MAX), i64::MIN), (Clock::Implausible, i64::MIN, Some(i64::MAX)));
+        assert_eq!(settled(Some(i64::MAX), i64::MIN), (Clock::Implausible, 0, Some(i64::MAX)));
     }
 }

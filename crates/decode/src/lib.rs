@@ -74,16 +74,17 @@ pub struct Arrival {
 
 /// Reads a JSON heartbeat (its shape: see the [crate]) that arrived as `arrival` says.
 ///
-/// **Time.** `ts` is whole milliseconds since 1970 or an RFC 3339 text. Where it is missing the time received
-/// stands in (`CLOCK_GATEWAY`); where `policy` does not believe it, too (`CLOCK_IMPLAUSIBLE`), and
-/// `claimed_time_ms` keeps it.
+/// **Time.** `ts` is whole milliseconds since 1970 or an RFC 3339 text. Where it is missing (`CLOCK_GATEWAY`), or `policy` does not
+/// believe it (`CLOCK_IMPLAUSIBLE`; `claimed_time_ms` keeps it), the time received is the best guess of when the reading was taken.
+/// `device_time_ms` is then part of the identity alone: see there.
 ///
 /// **Identity.** With `device_id` and `device_time_ms`, `identity` names the heartbeat. A device that numbers its
 /// heartbeats says itself which are the same, even where it writes them anew with other spacing or a fresher signal
 /// strength: the identity is then `seq` itself (the device's time keeps two boots apart). Of one that does not, but says
-/// when, all that can be known is that the bytes are the same: it is a hash of them. Neither depends on the arrival, but
-/// `device_time_ms` does where the device sent no believable time: such a heartbeat sent twice counts twice. One that
-/// says neither is named by its arrival: each message is a heartbeat.
+/// when, all that can be known is that the bytes are the same: it is a hash of them. A time that is not believed places nothing:
+/// `device_time_ms` is 0 then, and the hash of the bytes names the heartbeat, in whatever second it arrives; so it is where `seq` and
+/// `boot_id` stand without `ts`. What says less is named by its arrival, and has the time of it: each message is a heartbeat.
+/// A clock that stands still at a time that is not believed tells one reading again, as long as the rest of the payload is the same.
 ///
 /// **Extra.** `extra_json` is one object, or empty where there was nothing: the members of the payload's own `extra`,
 /// the unknown top-level ones, and the unknown ones of a group under its name (`{"battery":{"temp":3}}`); values as
@@ -117,8 +118,7 @@ pub fn heartbeat(payload: &[u8], arrival: &Arrival, policy: &ClockPolicy) -> Res
         }
     };
     heartbeat.extra_json = beyond.into_json()?;
-    let said_when = heartbeat.claimed_time_ms.is_some();
     policy.settle(&mut heartbeat, arrival.at);
-    heartbeat.identity = identity::of(heartbeat.sequence, said_when, payload, arrival);
+    identity::settle(&mut heartbeat, payload, arrival);
     Ok(heartbeat)
 }

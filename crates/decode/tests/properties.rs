@@ -196,10 +196,19 @@ proptest! {
     }
 
     #[test]
-    fn identity_does_not_depend_on_the_time_received(heartbeat in heartbeat(), received_at: i64) {
+    fn the_time_received_is_no_part_of_a_name_while_the_clock_stays_what_it_is_taken_for(
+        heartbeat in heartbeat(), received_at: i64, another: i64,
+    ) {
         let payload = rendered(&heartbeat, false);
-        let again = decode::heartbeat(payload.as_bytes(), &arrival(Millis(received_at)), &ClockPolicy::default()).unwrap();
-        prop_assert_eq!(decoded(&payload).unwrap().identity, again.identity);
+        let at = |at| {
+            let policy = ClockPolicy::default();
+            let heartbeat = decode::heartbeat(payload.as_bytes(), &arrival(Millis(at)), &policy).unwrap();
+            (heartbeat.clock(), heartbeat.device_time_ms, heartbeat.identity)
+        };
+        let (once, again) = (at(received_at), at(another));
+        prop_assert!(once.0 != again.0 || once == again);
+        let soon = at(RECEIVED_AT.0.saturating_add(another % 1_000_000));
+        prop_assert_eq!(at(RECEIVED_AT.0), soon);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The schema: numbered SQL files, applied in order, each once, never changed afterwards.
 //!
 //! Every statement can be repeated (`IF NOT EXISTS`, a definition put in another's place, maxima inserted), so several nodes may migrate at once and one that was killed
-//! halfway is simply run again.
+//! halfway is simply run again. Where SQL has no such form, the statement stands under a guard, a line `-- when: SELECT ...`: it is run only if
+//! the answer is more than zero. One that fails, and whose guard says no by then, was done by another node.
 
 use clickhouse::Row;
 use clickhouse::error::Error;
@@ -28,6 +29,7 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { version: 5, name: "batches", sql: include_str!("../migrations/0005_batches.sql") },
     Migration { version: 6, name: "ledger", sql: include_str!("../migrations/0006_ledger.sql") },
+    Migration { version: 7, name: "storage", sql: include_str!("../migrations/0007_storage.sql") },
     Migration { version: 9, name: "registry", sql: include_str!("../migrations/0009_registry.sql") },
 ];
 
@@ -185,7 +187,7 @@ impl Store {
 
     async fn apply(&self, migration: &Migration) -> Result<(), MigrateError> {
         for statement in statements(migration.sql) {
-            self.client.query_raw(statement).execute().await.map_err(|source| MigrateError::Statement {
+            let failed = |source| MigrateError::Statement {
                 version: migration.version,
                 name: migration.name,
                 statement: statement
@@ -194,7 +196,17 @@ impl Store {
                     .unwrap_or_default()
                     .to_owned(),
                 source,
-            })?;
+            };
+            let guard = guard(statement);
+            if !self.wants(guard).await.map_err(failed)? {
+                continue;
+            }
+            let done = self.client.query_raw(statement).execute().await;
+            if let Err(error) = done
+                && (guard.is_none() || self.wants(guard).await.map_err(failed)?)
+            {
+                return Err(failed(error));
+            }
         }
         let noted = self
             .client
@@ -204,6 +216,17 @@ impl Store {
             .bind(checksum(migration));
         noted.execute().await.map_err(|source| self.query_error(source))?;
         Ok(())
+    }
+
+    /// Whether a statement under this guard is to be run.
+    async fn wants(&self, guard: Option<&str>) -> Result<bool, Error> {
+        match guard {
+            None => Ok(true),
+            Some(question) => {
+                let asked = format!("SELECT toUInt64(ifNull(({question}), 0)) > 0");
+                self.client.query_raw(&asked).fetch_one::<bool>().await
+            }
+        }
     }
 }
 
@@ -224,9 +247,14 @@ fn statements(sql: &str) -> impl Iterator<Item = &str> {
         .filter(|statement| statement.lines().any(|line| !line.starts_with("--") && !line.is_empty()))
 }
 
+/// The question that a statement stands under.
+fn guard(statement: &str) -> Option<&str> {
+    statement.lines().find_map(|line| line.strip_prefix("-- when: "))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{MIGRATIONS, statements};
+    use super::{MIGRATIONS, guard, statements};
 
     #[test]
     fn migrations_are_numbered_in_order() {
@@ -245,9 +273,12 @@ mod tests {
                     "CREATE OR REPLACE VIEW",
                     "MODIFY QUERY",
                     "MODIFY SETTING",
+                    "MATERIALIZE COLUMN",
+                    "DROP VIEW IF EXISTS",
                     "INSERT INTO device_status_state",
                 ];
-                assert!(repeatable.iter().any(|form| code.contains(form)), "{}: {code}", migration.name);
+                let repeatable = repeatable.iter().any(|form| code.contains(form));
+                assert!(repeatable || guard(statement).is_some(), "{}: {code}", migration.name);
             }
         }
     }

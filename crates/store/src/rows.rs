@@ -54,8 +54,8 @@ record_row!(LedgerRow, told_at);
 pub type Millis = i64;
 
 /// A row of `heartbeats`; the columns are explained in the schema.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "explained in migrations/0001_events.sql")]
+#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize)]
+#[expect(missing_docs, reason = "explained in migrations/0007_storage.sql")]
 pub struct HeartbeatRow {
     pub device_id: String,
     pub device_time: Millis,
@@ -75,22 +75,22 @@ pub struct HeartbeatRow {
     pub firmware: String,
     pub state: String,
     pub next_s: Option<u32>,
-    pub battery_percent: Option<f32>,
+    pub battery_e2: Option<u16>,
     pub battery_millivolts: Option<u32>,
     pub battery_charging: Option<bool>,
-    pub latitude_deg: Option<f64>,
-    pub longitude_deg: Option<f64>,
-    pub altitude_m: Option<f32>,
-    pub speed_mps: Option<f32>,
-    pub accuracy_m: Option<f32>,
+    pub latitude_e6: Option<i32>,
+    pub longitude_e6: Option<i32>,
+    pub altitude_e1: Option<i32>,
+    pub speed_e2: Option<i32>,
+    pub accuracy_e1: Option<i32>,
     pub rat: String,
     pub plmn: String,
     pub cell_id: Option<u64>,
     pub tac: Option<u32>,
-    pub rssi_dbm: Option<f32>,
-    pub rsrp_dbm: Option<f32>,
-    pub rsrq_db: Option<f32>,
-    pub sinr_db: Option<f32>,
+    pub rssi_e1: Option<i16>,
+    pub rsrp_e1: Option<i16>,
+    pub rsrq_e1: Option<i16>,
+    pub sinr_e1: Option<i16>,
     pub iccid: String,
     pub imsi: String,
     pub imei: String,

@@ -41,6 +41,7 @@ mod note;
 pub mod replay;
 mod row;
 mod rows;
+mod scaled;
 
 use std::time::{Duration, Instant};
 

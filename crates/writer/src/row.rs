@@ -6,6 +6,8 @@ use prost::Message;
 use store::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, LedgerRow, NodeRow};
 use uuid::Uuid;
 
+use crate::scaled;
+
 /// Bytes of what ClickHouse said that stand in a dead letter.
 const DETAIL_MAX: usize = 500;
 
@@ -143,22 +145,22 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
                 firmware: heartbeat.firmware.unwrap_or_default(),
                 state: heartbeat.state.unwrap_or_default(),
                 next_s: heartbeat.next_s,
-                battery_percent: battery.percent,
+                battery_e2: scaled::percent_e2(battery.percent),
                 battery_millivolts: battery.millivolts,
                 battery_charging: battery.charging,
-                latitude_deg: position.latitude_deg,
-                longitude_deg: position.longitude_deg,
-                altitude_m: position.altitude_m,
-                speed_mps: position.speed_mps,
-                accuracy_m: position.accuracy_m,
+                latitude_e6: scaled::wide(position.latitude_deg, 1e6),
+                longitude_e6: scaled::wide(position.longitude_deg, 1e6),
+                altitude_e1: scaled::wide(position.altitude_m, 10.0),
+                speed_e2: scaled::wide(position.speed_mps, 100.0),
+                accuracy_e1: scaled::wide(position.accuracy_m, 10.0),
                 rat: radio.rat.unwrap_or_default(),
                 plmn: radio.plmn.unwrap_or_default(),
                 cell_id: radio.cell_id,
                 tac: radio.tac,
-                rssi_dbm: radio.rssi_dbm,
-                rsrp_dbm: radio.rsrp_dbm,
-                rsrq_db: radio.rsrq_db,
-                sinr_db: radio.sinr_db,
+                rssi_e1: scaled::tenths(radio.rssi_dbm),
+                rsrp_e1: scaled::tenths(radio.rsrp_dbm),
+                rsrq_e1: scaled::tenths(radio.rsrq_db),
+                sinr_e1: scaled::tenths(radio.sinr_db),
                 iccid: sim.iccid.unwrap_or_default(),
                 imsi: sim.imsi.unwrap_or_default(),
                 imei: sim.imei.unwrap_or_default(),
