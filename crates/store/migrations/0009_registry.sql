@@ -277,8 +277,8 @@ SELECT
     h.imei AS imei,
     h.device_id AS device_id,
     anyLast(h.imsi) AS imsi,
-    min(least(if(h.clock = 'device', h.device_time, h.received_at), h.received_at)) AS first_seen,
-    max(least(if(h.clock = 'device', h.device_time, h.received_at), h.received_at)) AS last_seen
+    min(least(h.taken_at, h.received_at)) AS first_seen,
+    max(least(h.taken_at, h.received_at)) AS last_seen
 FROM heartbeats AS h
 WHERE h.stored_at >= {since:DateTime('UTC')} AND h.iccid != ''
 GROUP BY h.iccid, h.imei, h.device_id;
@@ -389,14 +389,14 @@ INNER JOIN (SELECT device_id, imei, min(seen.first_seen) AS first_seen FROM seen
 WHERE n.imei != '' AND d.imei != n.imei
 UNION ALL
 SELECT concat('used_while_', toString(i.state)), i.iccid, i.device_id, any(i.imei), toString(i.state), toString(i.state),
-    min(if(h.clock = 'device', h.device_time, h.received_at)), max(if(h.clock = 'device', h.device_time, h.received_at)), ''
+    min(h.taken_at), max(h.taken_at), ''
 FROM
 (
-    SELECT device_id, iccid, clock, device_time, received_at FROM heartbeats
+    SELECT device_id, iccid, taken_at FROM heartbeats
     WHERE device_id IN (SELECT device_id FROM idle) AND iccid IN (SELECT iccid FROM idle)
 ) AS h
 INNER JOIN idle AS i ON i.device_id = h.device_id AND i.iccid = h.iccid
-WHERE if(h.clock = 'device', h.device_time, h.received_at) >= i.since AND if(h.clock = 'device', h.device_time, h.received_at) < i.until
+WHERE h.taken_at >= i.since AND h.taken_at < i.until
 GROUP BY i.state, i.iccid, i.device_id
 UNION ALL
 SELECT 'cloned', t.iccid, t.device_id, any(t.imei), t.other, t.device_id, min(t.received_at), max(t.received_at),

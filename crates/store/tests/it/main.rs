@@ -3,5 +3,6 @@
 mod database;
 mod held;
 mod ledger;
+mod registry;
 mod trouble;
 mod upgrade;
