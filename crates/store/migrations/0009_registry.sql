@@ -283,6 +283,34 @@ FROM heartbeats AS h
 WHERE h.stored_at >= {since:DateTime('UTC')} AND h.iccid != ''
 GROUP BY h.iccid, h.imei, h.device_id;
 
+-- Every name that a device goes by, to search for one by any of them: `source` is where it stands, the registry or what was seen.
+-- `seen_at` is when it was seen last with that name; NULL of the registry's.
+CREATE OR REPLACE VIEW device_identifiers AS
+WITH
+    expected AS (SELECT device_id, name, imei, iccid_expected AS iccid FROM devices),
+    seen AS
+    (
+        SELECT device_id, imei, iccid, anyLast(s.imsi) AS imsi, max(s.last_seen) AS seen_at
+        FROM sim_sightings AS s
+        GROUP BY device_id, imei, iccid
+    ),
+    cards AS (SELECT iccid, imsi, msisdn FROM registry_sims FINAL WHERE NOT deleted)
+SELECT device_id, kind, identifier, source, max(at) AS seen_at
+FROM
+(
+    SELECT e.device_id AS device_id, name.1 AS kind, name.2 AS identifier, 'registry' AS source, CAST(NULL AS Nullable(DateTime64(3, 'UTC'))) AS at
+    FROM expected AS e
+    LEFT JOIN cards AS c ON c.iccid = e.iccid
+    ARRAY JOIN [('device_id', e.device_id), ('name', e.name), ('imei', e.imei), ('iccid', e.iccid), ('imsi', c.imsi), ('msisdn', c.msisdn)] AS name
+    UNION ALL
+    SELECT s.device_id, name.1, name.2, 'seen', toNullable(s.seen_at)
+    FROM seen AS s
+    LEFT JOIN cards AS c ON c.iccid = s.iccid
+    ARRAY JOIN [('device_id', s.device_id), ('imei', s.imei), ('iccid', s.iccid), ('imsi', if(s.imsi = '', c.imsi, s.imsi)), ('msisdn', c.msisdn)] AS name
+)
+WHERE identifier != ''
+GROUP BY device_id, kind, identifier, source;
+
 -- What is not as it should be with SIMs, found in what devices told. One row per finding and pair; `last_seen` says whether it is still so.
 --   unregistered            a SIM that is not in the registry
 --   moved                   a SIM in another modem (IMEI) than before: `was` the IMEI, `is` the IMEI

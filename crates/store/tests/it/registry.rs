@@ -200,3 +200,27 @@ async fn state_and_price_of_a_sim_are_those_of_the_time_that_is_asked_for() {
     sims.ask("INSERT INTO registry_sims (iccid, version, deleted) VALUES ('s2', 2, true)");
     assert_eq!(sims.ask("SELECT iccid FROM sims"), "s1");
 }
+
+#[tokio::test]
+async fn a_device_is_found_by_each_of_its_names() {
+    let sims = Sims::of("names").await;
+    sims.ask("INSERT INTO registry_sims (iccid, imsi, msisdn, version) VALUES ('s1', 'i1', '49171', 1), ('s2', 'i2', '', 1)");
+    sims.ask(
+        "INSERT INTO registry_devices (device_id, name, imei, iccid_expected, version) VALUES ('a', 'Ada', 'm1', 's1', 1)",
+    );
+    sims.told("a", "m1", "s2", 20);
+    sims.told("a", "m1", "s2", 10);
+    sims.told("b", "m2", "s1", 10);
+    sims.findings().await;
+    let found = |identifier: &str| {
+        sims.ask(&format!(
+            "SELECT device_id, kind, source, dateDiff('minute', seen_at, now64(3)) FROM device_identifiers WHERE identifier = '{identifier}' \
+             ORDER BY ALL"
+        ))
+    };
+    assert_eq!(found("Ada"), "a\tname\tregistry\t\\N");
+    assert_eq!(found("s1"), "a\ticcid\tregistry\t\\N\nb\ticcid\tseen\t10");
+    assert_eq!(found("i2"), "a\timsi\tseen\t10");
+    assert_eq!(found("49171"), "a\tmsisdn\tregistry\t\\N\nb\tmsisdn\tseen\t10");
+    assert_eq!(found("a"), "a\tdevice_id\tregistry\t\\N\na\tdevice_id\tseen\t10");
+}
