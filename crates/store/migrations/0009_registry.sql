@@ -320,8 +320,8 @@ GROUP BY device_id, kind, identifier, source;
 --   used_while_inventory, used_while_paused, used_while_retired
 --                           a heartbeat told of the SIM at a time when it was in that state
 --   cloned                  two devices with the same SIM at the same time: between two heartbeats of one, less than an hour apart, there is
---                           one of another. Heartbeats that came at once alone: one that was stored may tell of a SIM that has moved since.
---                           `detail`: how far apart they were, km.
+--                           one of another; or it came back from another three times, which nobody does by hand. Heartbeats that came at
+--                           once alone: one that was stored may tell of a SIM that has moved since. `detail`: how far apart they were, km.
 CREATE OR REPLACE VIEW sim_findings AS
 WITH
     seen AS
@@ -372,12 +372,10 @@ WITH
     told AS
     (
         SELECT iccid, device_id, imei, received_at, latitude_deg, longitude_deg,
-            lagInFrame(device_id, 1) OVER told_in_turn AS other,
-            lagInFrame(imei, 1) OVER told_in_turn AS other_imei,
-            lagInFrame(latitude_deg, 1) OVER told_in_turn AS other_latitude,
-            lagInFrame(longitude_deg, 1) OVER told_in_turn AS other_longitude,
-            lagInFrame(device_id, 2) OVER told_in_turn AS again,
-            lagInFrame(received_at, 2) OVER told_in_turn AS again_at
+            lagInFrame(device_id) OVER told_in_turn AS other,
+            lagInFrame(latitude_deg) OVER told_in_turn AS other_latitude,
+            lagInFrame(longitude_deg) OVER told_in_turn AS other_longitude,
+            lagInFrame(received_at) OVER told_by_itself AS again_at
         FROM
         (
             SELECT DISTINCT h.iccid AS iccid, h.device_id AS device_id, h.imei AS imei, h.received_at AS received_at,
@@ -387,8 +385,11 @@ WITH
                 AND h.iccid IN (SELECT iccid FROM shared)
                 AND (h.clock != 'device' OR abs(dateDiff('second', h.device_time, h.received_at)) < 300)
         )
-        WINDOW told_in_turn AS (PARTITION BY iccid ORDER BY received_at, device_id
-            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+        WINDOW
+            told_in_turn AS (PARTITION BY iccid ORDER BY received_at, device_id
+                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW),
+            told_by_itself AS (PARTITION BY iccid, device_id ORDER BY received_at
+                ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
     )
 SELECT 'unregistered' AS finding, c.iccid AS iccid, c.device_id AS device_id, c.imei AS imei, '' AS was, c.iccid AS is,
     c.first_seen AS first_seen, c.last_seen AS last_seen, '' AS detail
@@ -430,5 +431,7 @@ UNION ALL
 SELECT 'cloned', t.iccid, t.device_id, any(t.imei), t.other, t.device_id, min(t.received_at), max(t.received_at),
     ifNull(toString(round(max(geoDistance(t.longitude_deg, t.latitude_deg, t.other_longitude, t.other_latitude)) / 1000, 1)), '')
 FROM told AS t
-WHERE t.again = t.device_id AND t.other != t.device_id AND t.other != '' AND t.received_at < t.again_at + INTERVAL 1 HOUR
-GROUP BY t.iccid, t.device_id, t.other;
+-- The one just before was of another device, and this device had told of the SIM before that.
+WHERE t.other != t.device_id AND t.other != '' AND toUnixTimestamp64Milli(t.again_at) > 0
+GROUP BY t.iccid, t.device_id, t.other
+HAVING countIf(t.received_at < t.again_at + INTERVAL 1 HOUR) > 0 OR count() >= 3;

@@ -141,6 +141,22 @@ async fn two_devices_with_one_sim_at_the_same_time_are_a_clone() {
 }
 
 #[tokio::test]
+async fn devices_that_tell_seldom_with_one_sim_are_a_clone_once_it_came_back_three_times() {
+    let sims = Sims::of("cloned_slowly").await;
+    sims.registered(&["s1"]);
+    for hours in [40, 36, 32] {
+        sims.told("a", "m1", "s1", hours * 60);
+        sims.told("c", "m2", "s1", hours * 60 - 120);
+    }
+    let clones = |findings: Vec<String>| -> Vec<String> {
+        findings.into_iter().filter(|finding| finding.starts_with("cloned")).collect()
+    };
+    assert_eq!(clones(sims.findings().await), Vec::<String>::new(), "twice may be by hand");
+    sims.told("a", "m1", "s1", 28 * 60);
+    assert_eq!(clones(sims.findings().await), ["cloned s1 a c a"]);
+}
+
+#[tokio::test]
 async fn a_sim_that_nobody_knows_or_that_should_rest_is_found_by_when_it_was_used() {
     let sims = Sims::of("resting").await;
     sims.registered(&["s1", "s2"]);
