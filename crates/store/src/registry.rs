@@ -332,12 +332,13 @@ impl Store {
             table.columns.iter().enumerate().filter(|(_, column)| column.stored).collect();
         let mut names: Vec<&str> = stored.iter().map(|(_, column)| column.name).collect();
         names.extend(["version", "deleted"]);
-        let lines = rows.iter().map(|row| {
+        let line = |place: usize| {
+            let row = &rows[place];
             let cells = stored.iter().map(|(place, column)| column.write(&row.cells[*place]));
             cells.chain([version.into(), row.deleted.into()]).collect()
-        });
-        let chunks = chunks(lines);
-        self.registry_send(&table.table(), &names, chunks, told).await
+        };
+        let lines = Lines { count: rows.len(), line: &line };
+        self.registry_send(&table.table(), &names, lines, told).await
     }
 
     /// Notes changes.
@@ -352,7 +353,8 @@ impl Store {
         author: Author<'_>,
     ) -> Result<(), RegistryInsertError> {
         let names = ["kind", "id", "version", "at", "change", "who", "why", "what"];
-        let lines = notes.iter().map(|note| {
+        let line = |place: usize| {
+            let note = &notes[place];
             let what = note.what.iter();
             let what = what
                 .map(|(field, before, after)| json!({ "field": field, "before": before, "after": after }));
@@ -366,9 +368,9 @@ impl Store {
                 author.why.into(),
                 what.collect(),
             ]
-        });
-        let chunks = chunks(lines);
-        self.registry_send("registry_changes", &names, chunks, &mut |_| {}).await
+        };
+        let lines = Lines { count: notes.len(), line: &line };
+        self.registry_send("registry_changes", &names, lines, &mut |_| {}).await
     }
 
     /// Adds to a history of SIMs.
@@ -387,7 +389,8 @@ impl Store {
             SimHistory::Plans => ("sim_plans", "plan_id"),
         };
         let names = ["iccid", "since", value, "who", "why", "version"];
-        let lines = turns.iter().map(|turn| {
+        let line = |place: usize| {
+            let turn = &turns[place];
             vec![
                 turn.iccid.into(),
                 turn.since.into(),
@@ -396,9 +399,9 @@ impl Store {
                 author.why.into(),
                 version.into(),
             ]
-        });
-        let chunks = chunks(lines);
-        self.registry_send(table, &names, chunks, &mut |_| {}).await
+        };
+        let lines = Lines { count: turns.len(), line: &line };
+        self.registry_send(table, &names, lines, &mut |_| {}).await
     }
 
     /// What was changed of a row, the newest first, at most `limit`.
@@ -434,14 +437,14 @@ impl Store {
         &self,
         table: &str,
         names: &[&str],
-        chunks: Vec<Chunk>,
+        lines: Lines<'_>,
         told: &mut (dyn FnMut(usize) + Send),
     ) -> Result<(), RegistryInsertError> {
         // An insert without a row is no insert.
-        if chunks.is_empty() {
+        if lines.count == 0 {
             return Ok(());
         }
-        let sent = self.try_registry_send(table, names, chunks, told).await;
+        let sent = self.try_registry_send(table, names, lines, told).await;
         sent.map_err(|source| RegistryInsertError { table: table.to_owned(), url: self.url.clone(), source })
     }
 
@@ -449,7 +452,7 @@ impl Store {
         &self,
         table: &str,
         names: &[&str],
-        chunks: Vec<Chunk>,
+        lines: Lines<'_>,
         told: &mut (dyn FnMut(usize) + Send),
     ) -> Result<(), Error> {
         let statement = format!("INSERT INTO {table} ({}) FORMAT JSONCompactEachRow", names.join(", "));
@@ -459,37 +462,36 @@ impl Store {
             .with_timeouts(Some(SEND_TIMEOUT), Some(self.insert_timeout))
             .with_setting("date_time_input_format", "best_effort")
             .with_setting("async_insert", "0");
-        for chunk in chunks {
-            insert.send(chunk.text).await?;
-            told(chunk.rows);
+        // Made as they leave: a hundred thousand rows at once would keep a thread from everything else.
+        let mut done = 0;
+        while done < lines.count {
+            let text;
+            (text, done) = lines.chunk(done);
+            insert.send(text).await?;
+            told(done);
         }
         insert.end().await
     }
 }
 
 /// Rows on their way.
-struct Chunk {
-    text: Bytes,
-    /// With those of all chunks before it.
-    rows: usize,
+struct Lines<'a> {
+    count: usize,
+    line: &'a (dyn Fn(usize) -> Vec<Json> + Sync),
 }
 
-fn chunks(rows: impl Iterator<Item = Vec<Json>>) -> Vec<Chunk> {
-    let mut chunks = Vec::new();
-    let mut text = BytesMut::with_capacity(CHUNK_BYTES + 1_024);
-    let mut count = 0;
-    for row in rows {
-        // Writing to memory does not fail.
-        let _written = writeln!(text, "{}", Json::Array(row));
-        count += 1;
-        if text.len() >= CHUNK_BYTES {
-            chunks.push(Chunk { text: text.split().freeze(), rows: count });
+impl Lines<'_> {
+    /// The next ones as text, and where those after them begin.
+    fn chunk(&self, from: usize) -> (Bytes, usize) {
+        let mut text = BytesMut::with_capacity(CHUNK_BYTES + 1_024);
+        let mut place = from;
+        while place < self.count && text.len() < CHUNK_BYTES {
+            // Writing to memory does not fail.
+            let _written = writeln!(text, "{}", Json::Array((self.line)(place)));
+            place += 1;
         }
+        (text.freeze(), place)
     }
-    if !text.is_empty() {
-        chunks.push(Chunk { text: text.freeze(), rows: count });
-    }
-    chunks
 }
 
 /// Milliseconds as ClickHouse reads a time: seconds with three decimals.
