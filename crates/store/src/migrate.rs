@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "ledger", sql: include_str!("../migrations/0006_ledger.sql") },
     Migration { version: 7, name: "storage", sql: include_str!("../migrations/0007_storage.sql") },
     Migration { version: 8, name: "usage", sql: include_str!("../migrations/0008_usage.sql") },
+    Migration { version: 9, name: "registry", sql: include_str!("../migrations/0009_registry.sql") },
     Migration { version: 10, name: "truth", sql: include_str!("../migrations/0010_truth.sql") },
 ];
 
@@ -278,8 +279,9 @@ mod tests {
     use super::{MIGRATIONS, guard, statements};
 
     #[test]
-    fn migrations_stand_in_the_order_of_their_numbers() {
-        assert!(MIGRATIONS.is_sorted_by(|one, next| one.version < next.version));
+    fn migrations_are_numbered_without_gaps() {
+        let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+        assert!(versions.iter().copied().eq(1..=u32::try_from(MIGRATIONS.len()).expect("few")));
     }
 
     #[test]

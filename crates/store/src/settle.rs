@@ -8,7 +8,7 @@
 //!    touched hour (`settle/touched.sql`);
 //! 2. reads everything of those devices from that hour on, some hundred thousand rows at a time, and where their counters stood
 //!    before; [`fold`](fold::fold) makes hours of it;
-//! 3. makes their days out of the hours (`settle/days.sql`).
+//! 3. makes their days out of the hours (`settle/days.sql`), and notes which SIM was seen in which modem.
 //!
 //! Most devices tell of the last minutes alone: for them the rows of the last hours are enough, which stand together in the newest
 //! parts. The few whose past was touched, whose clock is ahead or lost, or of whose counters the last hours know nothing, are read
@@ -190,6 +190,8 @@ impl Store {
         let near = self.settle_at(run, Depth::Near).await?;
         // With those of whose counters the last hours knew nothing.
         let late = self.settle_at(run, Depth::Whole).await?;
+        // What was seen of SIMs stands in the same rows.
+        self.sight_sims(since).await?;
         let (devices, took) = (near + late, began.elapsed());
         let noted = self
             .client

@@ -110,7 +110,8 @@ fn tell(devices: &[Vec<Op>], shuffle: u64) -> Told {
             // Of the others most rows arrive in their order, some much later.
             let late = !in_time && random().is_multiple_of(4);
             let minutes_ago = (now - row.arrived_ms()) / 60_000;
-            let phase = if late { random() % 3 } else { u64::from(minutes_ago < 70) + u64::from(minutes_ago < 20) };
+            let phase =
+                if late { random() % 3 } else { u64::from(minutes_ago < 70) + u64::from(minutes_ago < 20) };
             phases[usize::try_from(phase).expect("small")].push(row.clone());
             rows.push(row);
         }
