@@ -14,11 +14,11 @@ const NOWHEN: Millis = Millis(0);
 /// 1. the device's clock is believed: its sequence number, as that is what the device itself calls it (and a column of rising numbers
 ///    takes no room on disk); else a hash of the payload, the same for the same bytes. The boot id need not be part of it:
 ///    two boots do not share a millisecond;
-/// 2. its clock is not believed, or it told no time but numbers its heartbeats and names its boots: a hash of the payload, and no time.
-///    What the device claims, or its number, keeps its heartbeats apart; the payload keeps those apart that boots which share
-///    a name number alike. Sent again it is the same bytes;
-/// 3. else its arrival and the time of that: each message is a heartbeat. Of a payload that says neither (`{}`) nothing tells whether
-///    it is the last one again or a new one.
+/// 2. its clock is not believed, or it told no time, but it numbers its heartbeats and names its boots: a hash of the payload, and no
+///    time. Boot and number keep its heartbeats apart; the payload keeps those apart that boots which share a name number alike. Sent
+///    again it is the same bytes;
+/// 3. else its arrival and the time of that: each message is a heartbeat. Nothing tells whether `{}`, or a clock that stands still, is
+///    the last one again or a new one, and a heartbeat that stands twice is better than one that was acknowledged and is nowhere.
 ///
 /// XXH3 with 64 bits: not for keeping adversaries apart (a device can only collide with itself), and of one device a billion heartbeats
 /// without a time would have to stand before a collision is likely to one in thirty. Stored in rows: it must never change.
@@ -26,9 +26,10 @@ pub(crate) fn settle(heartbeat: &mut Heartbeat, payload: &[u8], arrival: &Arriva
     let numbered = heartbeat.sequence.is_some() && heartbeat.boot_id.is_some();
     let (device_time, identity) = match heartbeat.clock() {
         Clock::Device => (None, heartbeat.sequence.unwrap_or_else(|| xxh3_64(payload))),
-        Clock::Implausible => (Some(NOWHEN), xxh3_64(payload)),
-        Clock::Gateway | Clock::Unspecified if numbered => (Some(NOWHEN), xxh3_64(payload)),
-        Clock::Gateway | Clock::Unspecified => {
+        Clock::Implausible | Clock::Gateway | Clock::Unspecified if numbered => {
+            (Some(NOWHEN), xxh3_64(payload))
+        }
+        Clock::Implausible | Clock::Gateway | Clock::Unspecified => {
             (Some(arrival.at), heartbeat.sequence.unwrap_or_else(|| of_arrival(arrival)))
         }
     };
@@ -64,11 +65,14 @@ mod tests {
     fn the_identities_in_stored_rows_stay_what_they_are() {
         assert_eq!(settled(Clock::Device, Some(42), None, 7), (3, 42));
         assert_eq!(settled(Clock::Device, None, None, 7), (3, xxh3_64(b"{}")));
-        assert_eq!(settled(Clock::Implausible, Some(42), None, 7), (0, xxh3_64(b"{}")));
+        assert_eq!(settled(Clock::Implausible, Some(42), Some("b"), 7), (0, xxh3_64(b"{}")));
+        assert_eq!(settled(Clock::Implausible, Some(42), None, 7), (5, 42));
         assert_eq!(settled(Clock::Gateway, Some(42), Some("b"), 7), (0, xxh3_64(b"{}")));
         assert_eq!(settled(Clock::Gateway, Some(42), None, 7), (5, 42));
         let seventh = xxh3_64(b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x07\0\0\0\0\0\0\0");
         assert_eq!(settled(Clock::Gateway, None, Some("b"), 7), (5, seventh));
         assert_ne!(settled(Clock::Gateway, None, None, 8), (5, seventh));
+        // A clock that stands still: two messages, two heartbeats.
+        assert_eq!(settled(Clock::Implausible, None, Some("b"), 7), (5, seventh));
     }
 }
