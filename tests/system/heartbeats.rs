@@ -1,6 +1,7 @@
 //! The main job: from a client to a row.
 
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
@@ -71,8 +72,15 @@ fn every_field_of_the_heartbeat_stands_in_its_column() -> Result<()> {
 fn a_heartbeat_sent_again_is_the_same_heartbeat() -> Result<()> {
     let pipeline = Pipeline::start("sent_again")?;
     let mut device = pipeline.connect("twice", 4)?;
-    let payload = r#"{"ts":1767225600000,"seq":1,"boot_id":"b","usage":{"tx_bytes":1000,"rx_bytes":500}}"#;
-    let later = r#"{"ts":1767229200000,"seq":2,"boot_id":"b","usage":{"tx_bytes":1600,"rx_bytes":700}}"#;
+    // Yesterday: the heartbeat of the later hour arrives first.
+    let hour = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / 3_600 * 3_600 - 86_400;
+    let payload =
+        format!(r#"{{"ts":{hour}000,"seq":1,"boot_id":"b","usage":{{"tx_bytes":1000,"rx_bytes":500}}}}"#);
+    let later = format!(
+        r#"{{"ts":{}000,"seq":2,"boot_id":"b","usage":{{"tx_bytes":1600,"rx_bytes":700}}}}"#,
+        hour + 3_600
+    );
+    let (payload, later) = (payload.as_str(), later.as_str());
     device.acknowledged_heartbeat(1, later)?;
     device.acknowledged_heartbeat(2, payload)?;
     pipeline.eventually("SELECT count() FROM heartbeats FINAL", "2")?;
@@ -86,9 +94,10 @@ fn a_heartbeat_sent_again_is_the_same_heartbeat() -> Result<()> {
         "SELECT sequence, count() FROM heartbeats FINAL GROUP BY sequence ORDER BY sequence",
         "1\t1\n2\t1\n3\t1",
     )?;
-    pipeline.eventually(
-        "SELECT hour, modem_tx_bytes, modem_rx_bytes FROM usage_hourly WHERE modem_tx_bytes > 0 ORDER BY hour",
-        "2026-01-01 00:00:00\t1000\t500\n2026-01-01 01:00:00\t600\t200",
+    pipeline.settle()?;
+    let usage = pipeline.ask(
+        "SELECT toUnixTimestamp(hour), modem_tx_bytes, modem_rx_bytes FROM usage_hourly WHERE modem_tx_bytes > 0 ORDER BY hour",
     )?;
+    ensure!(usage == format!("{hour}\t1000\t500\n{}\t600\t200", hour + 3_600), "{usage}");
     pipeline.stop()
 }

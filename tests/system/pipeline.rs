@@ -23,7 +23,7 @@ pub(crate) struct Pipeline {
     folder: PathBuf,
     settings: Vec<String>,
     pub gateway_operations: SocketAddr,
-    writer_operations: SocketAddr,
+    pub writer_operations: SocketAddr,
 }
 
 impl Pipeline {
@@ -97,6 +97,13 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Settles usage now.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let settled = command("settle", &self.settings)?.output().context("cannot run fleetpulse settle")?;
+        ensure!(settled.status.success(), "settle: {}", String::from_utf8_lossy(&settled.stderr));
+        Ok(())
+    }
+
     /// Waits until every rollup is what the rows that stand make of it. A gateway that lives tells of itself while they are made anew,
     /// so they are looked at again.
     pub(crate) fn rollups_are_true(&self) -> Result<()> {
@@ -104,7 +111,31 @@ impl Pipeline {
             let untrue = self.untrue_rollups()?;
             ensure!(untrue.is_empty(), "{untrue:?}");
             Ok(Some(()))
-        })
+        })?;
+        self.usage_is_true()
+    }
+
+    /// Settles usage, and then all of it anew as if nothing had been settled: it is the same.
+    fn usage_is_true(&self) -> Result<()> {
+        self.settle()?;
+        for table in ["device_hours", "device_days"] {
+            self.ask(&format!("DROP TABLE IF EXISTS settled_{table}"))?;
+            self.ask(&format!(
+                "CREATE TABLE settled_{table} ENGINE = MergeTree ORDER BY device_id AS SELECT * FROM {table}"
+            ))?;
+        }
+        for table in ["usage_hours", "usage_days", "settle_runs"] {
+            self.ask(&format!("TRUNCATE TABLE {table}"))?;
+        }
+        self.settle()?;
+        for table in ["device_hours", "device_days"] {
+            let differing = self.ask(&format!(
+                "SELECT count() FROM ((SELECT * FROM settled_{table} EXCEPT SELECT * FROM {table}) \
+                 UNION ALL (SELECT * FROM {table} EXCEPT SELECT * FROM settled_{table}))"
+            ))?;
+            ensure!(differing == "0", "{table}: {differing} rows differ from those of a settling anew");
+        }
+        Ok(())
     }
 
     /// Makes every rollup anew from the rows that stand, and compares: what differs, by table.

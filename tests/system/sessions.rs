@@ -22,10 +22,11 @@ fn a_session_is_seen_from_its_start_to_its_end() -> Result<()> {
         "SELECT bytes_in, bytes_out, messages_in FROM connections WHERE event = 'disconnected'",
         "66\t8\t1",
     )?;
-    pipeline.eventually(
+    pipeline.settle()?;
+    let usage = pipeline.ask(
         "SELECT sum(gateway_tx_bytes), sum(gateway_rx_bytes), sum(gateway_tx_messages) FROM usage_hourly",
-        "66\t8\t1",
     )?;
+    ensure!(usage == "66\t8\t1", "{usage}");
     pipeline.stop()
 }
 

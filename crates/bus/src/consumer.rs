@@ -243,6 +243,18 @@ impl Consumer {
         self.client.resume(&self.list(lane)).map_err(ConsumeError)
     }
 
+    /// Where a partition ends now: the offset that its next record will have; none where it holds no record. Asks Kafka, and waits for
+    /// its answer at most `timeout`.
+    ///
+    /// # Errors
+    /// Where Kafka does not answer.
+    pub fn end(&self, lane: Lane, timeout: Duration) -> Result<Option<Offset>, ConsumeError> {
+        let topic = self.topics.name(lane.stream);
+        let (first, end) =
+            self.client.fetch_watermarks(topic, lane.partition.0, timeout).map_err(ConsumeError)?;
+        Ok((first < end).then_some(Offset(end)))
+    }
+
     fn list(&self, lane: Lane) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition(self.topics.name(lane.stream), lane.partition.0);

@@ -31,7 +31,7 @@ pub(crate) fn sections(roles: &[Role]) -> Vec<Section> {
                 Section::Broker,
                 Section::Commands,
             ]),
-            Role::Writer => sections.extend([Section::Clickhouse, Section::Writer]),
+            Role::Writer => sections.extend([Section::Clickhouse, Section::Writer, Section::Registry]),
         }
     }
     sections
@@ -93,12 +93,16 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
             let health = Health::default();
             let port =
                 Operations::bind(settings.writer.operations_listen, "writer.operations_listen").await?;
+            let people = store::Store::new(&settings.clickhouse)?;
+            let people = registry::Endpoint::new(settings.registry.clone(), people)?;
+            let port = port.with_routes(people.routes());
             operations.spawn(port.serve(metrics.clone(), health.clone(), stop_operations.clone()));
             let ended = writer::run(
                 settings.writer.clone(),
                 &settings.kafka,
                 &settings.clickhouse,
                 &health,
+                if both { writer::Leaving::AtTheEnd } else { writer::Leaving::Soon },
                 stop_writer.clone(),
             );
             ended.await?;
@@ -127,6 +131,24 @@ pub(crate) fn migrate(settings: &Settings) -> anyhow::Result<ExitCode> {
     settings.validate(&[Section::Log, Section::Kafka, Section::Clickhouse])?;
     ops::log::install(&settings.log);
     runtime()?.block_on(migrate_now(settings))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Settles usage once.
+pub(crate) fn settle(settings: &Settings) -> anyhow::Result<ExitCode> {
+    settings.validate(&[Section::Log, Section::Clickhouse])?;
+    ops::log::install(&settings.log);
+    let store = store::Store::new(&settings.clickhouse)?;
+    let settled = runtime()?.block_on(async {
+        store.check_schema().await?;
+        anyhow::Ok(store.settle().await?)
+    })?;
+    println!(
+        "{} devices settled, {} of them from further back, in {:.1} s",
+        settled.devices,
+        settled.late,
+        settled.took.as_secs_f64()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

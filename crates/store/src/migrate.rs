@@ -30,6 +30,8 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "batches", sql: include_str!("../migrations/0005_batches.sql") },
     Migration { version: 6, name: "ledger", sql: include_str!("../migrations/0006_ledger.sql") },
     Migration { version: 7, name: "storage", sql: include_str!("../migrations/0007_storage.sql") },
+    Migration { version: 8, name: "usage", sql: include_str!("../migrations/0008_usage.sql") },
+    Migration { version: 9, name: "registry", sql: include_str!("../migrations/0009_registry.sql") },
     Migration { version: 10, name: "truth", sql: include_str!("../migrations/0010_truth.sql") },
 ];
 
@@ -127,7 +129,27 @@ impl Store {
             self.apply(migration).await?;
             applied.push(Applied { version: migration.version, name: migration.name });
         }
+        self.keep("heartbeats", format!("toDateTime(received_at) + toIntervalDay({})", self.kept.raw_days))
+            .await?;
+        self.keep(
+            "connections",
+            format!("toDateTime(connected_at) + toIntervalYear({})", self.kept.sessions_years),
+        )
+        .await?;
         Ok(applied)
+    }
+
+    /// Sees to it that rows of a table are kept until `until`. What stands is not written anew for it: it goes as it is merged, or as whole parts.
+    async fn keep(&self, table: &str, until: String) -> Result<(), MigrateError> {
+        let known = "SELECT engine_full FROM system.tables WHERE database = ? AND name = ?";
+        let known = self.client.query(known).bind(&self.database).bind(table).fetch_one::<String>().await;
+        if known.map_err(|source| self.query_error(source))?.contains(&format!(" TTL {until} ")) {
+            return Ok(());
+        }
+        let change = format!("ALTER TABLE {table} MODIFY TTL {until}");
+        let change = self.client.query_raw(&change).with_setting("materialize_ttl_after_modify", "0");
+        change.execute().await.map_err(|source| self.query_error(source))?;
+        Ok(())
     }
 
     /// Checks that the schema is up to date, and that tables and views are as this version knows them.
@@ -257,8 +279,9 @@ mod tests {
     use super::{MIGRATIONS, guard, statements};
 
     #[test]
-    fn migrations_stand_in_the_order_of_their_numbers() {
-        assert!(MIGRATIONS.is_sorted_by(|one, next| one.version < next.version));
+    fn migrations_are_numbered_without_gaps() {
+        let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.version).collect();
+        assert!(versions.iter().copied().eq(1..=u32::try_from(MIGRATIONS.len()).expect("few")));
     }
 
     #[test]

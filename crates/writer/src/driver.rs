@@ -18,7 +18,8 @@ use crate::batch::{CloseReason, Limits};
 use crate::insert::{Inserter, LandError, Landing};
 use crate::lane::{Closing, Insert, Lane, Step};
 use crate::row::Input;
-use crate::{Config, RunError};
+use crate::settle::Turn;
+use crate::{Begin, Leaving, RunError};
 
 /// How long a poll waits for the next record: the delay with which a landed insert is noticed while nothing comes in.
 const POLL: Duration = Duration::from_millis(10);
@@ -28,11 +29,14 @@ const RECORDS_PER_TURN: usize = 2_000;
 const OUTCOMES: usize = 1_024;
 /// How long a rebalance waits for the batches under way; what has not landed by then is the next owner's to repeat.
 const REVOKE_GRACE: Duration = Duration::from_secs(5);
+/// How long Kafka may take to say where a partition ends before the writer leaves without knowing.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Driver {
     consumer: Consumer,
     state: Lanes,
     grace: Duration,
+    leaving: Leaving,
     joined: Condition,
 }
 
@@ -47,6 +51,7 @@ struct Lanes {
     landed: (SyncSender<Landed>, Receiver<Landed>),
     /// Counts assignments, so that an insert of a partition that went and came back is not taken for a new one.
     assignments: u64,
+    turn: Turn,
 }
 
 struct Owned {
@@ -88,24 +93,21 @@ impl Drop for Report {
 }
 
 impl Driver {
-    pub(crate) fn new(
-        config: &Config,
-        consumer: Consumer,
-        inserter: Inserter,
-        runtime: Handle,
-        joined: Condition,
-    ) -> Self {
+    pub(crate) fn new(begin: &Begin<'_>, consumer: Consumer, runtime: Handle) -> Self {
+        let config = begin.config;
         let state = Lanes {
             limits: config.limits(),
             buffered_bytes_max: usize::try_from(config.buffered_bytes_max).unwrap_or(usize::MAX),
-            inserter,
+            inserter: begin.inserter.clone(),
             runtime,
             lanes: HashMap::new(),
             commits: Vec::new(),
             landed: sync_channel(OUTCOMES),
             assignments: 0,
+            turn: begin.turn.clone(),
         };
-        Self { consumer, state, grace: Duration::from_millis(config.shutdown_grace_ms.into()), joined }
+        let grace = Duration::from_millis(config.shutdown_grace_ms.into());
+        Self { consumer, state, grace, leaving: begin.leaving, joined: begin.joined.clone() }
     }
 
     /// Runs until `stop`, then finishes what is under way. Leaves the group at the end.
@@ -113,10 +115,36 @@ impl Driver {
         while !stop.is_cancelled() {
             self.turn(Reading::On)?;
         }
-        let all: Vec<Id> = self.state.lanes.keys().copied().collect();
         let deadline = Instant::now() + self.grace;
+        if self.leaving == Leaving::AtTheEnd {
+            self.read_to_the_end(deadline)?;
+        }
+        let all: Vec<Id> = self.state.lanes.keys().copied().collect();
         self.finish(&all, deadline)?;
         self.state.abort_all();
+        Ok(())
+    }
+
+    /// Reads on until what stands on Kafka now was read, or time is up: what is left then is the next writer's.
+    fn read_to_the_end(&mut self, deadline: Instant) -> Result<(), RunError> {
+        let mut ends = Vec::with_capacity(self.state.lanes.len());
+        for id in self.state.lanes.keys() {
+            match self.consumer.end(*id, END_TIMEOUT) {
+                Ok(Some(end)) => ends.push((*id, end)),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(lane = %id, error = &error as &dyn std::error::Error, "leaving without having read all");
+                    return Ok(());
+                }
+            }
+        }
+        let unread = |state: &Lanes| {
+            ends.iter()
+                .any(|(id, end)| state.lanes.get(id).is_some_and(|owned| !owned.lane.has_read_to(*end)))
+        };
+        while unread(&self.state) && Instant::now() < deadline {
+            self.turn(Reading::On)?;
+        }
         Ok(())
     }
 
@@ -215,6 +243,7 @@ impl Lanes {
             let consumed = metrics::counter!("fleetpulse_writer_consumed_total", "stream" => stream);
             let owned = Owned { lane, assignment: self.assignments, paused: false, insert: None, consumed };
             self.lanes.insert(partition.lane, owned);
+            self.turn.came(partition.lane);
         }
         Ok(())
     }
@@ -360,6 +389,7 @@ impl Lanes {
 
     /// Drops everything about a partition. A commit that was asked for and not sent would pass for one of the next owner's.
     fn forget(&mut self, id: Id) {
+        self.turn.went(id);
         self.commits.retain(|commit| commit.lane != id);
         if let Some(insert) = self.lanes.remove(&id).and_then(|owned| owned.insert) {
             insert.abort();

@@ -211,6 +211,11 @@ impl Lane {
         full && !matches!(self.state, State::Idle)
     }
 
+    /// Whether every record before `end` was read.
+    pub(crate) fn has_read_to(&self, end: Offset) -> bool {
+        self.next.is_some_and(|next| next >= end)
+    }
+
     /// Bytes of both batches.
     pub(crate) fn bytes(&self) -> usize {
         let under_way = match &self.state {

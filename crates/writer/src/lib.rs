@@ -42,6 +42,7 @@ pub mod replay;
 mod row;
 mod rows;
 mod scaled;
+mod settle;
 
 use std::time::{Duration, Instant};
 
@@ -112,7 +113,16 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 /// the same instance id, which would fence each other for ever.
 const FENCED_AGAIN_AFTER: Duration = Duration::from_secs(20);
 
-/// Runs a writer until `stop`; then finishes the batches under way and leaves the group, within
+/// When a writer that is asked to stop has done enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// Once the batches under way have landed: others read on.
+    Soon,
+    /// Once all that stands on Kafka has landed: its gateway has stopped before it, and nobody else may read what that one took.
+    AtTheEnd,
+}
+
+/// Runs a writer until `stop`; then finishes the batches under way, as `leaving` says, and leaves the group, within
 /// [`Config::shutdown_grace_ms`].
 ///
 /// # Errors
@@ -122,6 +132,7 @@ pub async fn run(
     kafka: &bus::Config,
     clickhouse: &store::Config,
     health: &Health,
+    leaving: Leaving,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let store = Store::new(clickhouse)?;
@@ -139,10 +150,16 @@ pub async fn run(
         let every = Duration::from_secs(config.ledger_look_every_s.into());
         tasks.spawn(ledger::watch(store.clone(), kafka.clone(), every, stop.clone()));
     }
+    let turn = settle::Turn::default();
+    if config.settle_every_s > 0 {
+        let every = Duration::from_secs(config.settle_every_s.into());
+        tasks.spawn(settle::watch(store.clone(), turn.clone(), every, stop.clone()));
+    }
     let inserter = insert::Inserter::new(store, config.refused_rows_max, lands);
+    let begin = Begin { config: &config, kafka, inserter, joined: joined.clone(), turn, leaving };
     let ended = loop {
         let since = Instant::now();
-        let ended = drive(&config, kafka, inserter.clone(), joined.clone(), &stop).await;
+        let ended = drive(&begin, &stop).await;
         match &ended {
             Err(RunError::Consume(error)) if error.is_fenced() && since.elapsed() > FENCED_AGAIN_AFTER => {
                 metrics::counter!("fleetpulse_writer_fenced_total").increment(1);
@@ -162,17 +179,21 @@ pub async fn run(
     ended
 }
 
-/// One life as a member of the group.
-async fn drive(
-    config: &Config,
-    kafka: &bus::Config,
+/// What each life as a member of the group begins with.
+struct Begin<'a> {
+    config: &'a Config,
+    kafka: &'a bus::Config,
     inserter: insert::Inserter,
     joined: Condition,
-    stop: &CancellationToken,
-) -> Result<(), RunError> {
-    let consumer = Consumer::new(kafka, &config.group, &config.instance_id)?;
+    turn: settle::Turn,
+    leaving: Leaving,
+}
+
+/// One life as a member of the group.
+async fn drive(begin: &Begin<'_>, stop: &CancellationToken) -> Result<(), RunError> {
+    let consumer = Consumer::new(begin.kafka, &begin.config.group, &begin.config.instance_id)?;
     let runtime = tokio::runtime::Handle::current();
-    let driver = driver::Driver::new(config, consumer, inserter, runtime, joined);
+    let driver = driver::Driver::new(begin, consumer, runtime);
     let stop = stop.clone();
     tokio::task::spawn_blocking(move || driver.run(&stop)).await.unwrap_or(Err(RunError::Panicked))
 }

@@ -161,6 +161,38 @@ fn sum_of_lags(text: &str) -> anyhow::Result<(u64, String)> {
     Ok((sum, detail.join(", ")))
 }
 
+/// Whether usage that was settled bit by bit, under faults, is what one settling of all rows makes of them.
+pub(crate) fn usage(ask: &ClickHouse, programs: &Programs, clickhouse: &str) -> anyhow::Result<Finding> {
+    let settle = || -> anyhow::Result<()> {
+        let output = Command::new(&programs.fleetpulse)
+            .args(["--set", &format!("clickhouse.url={clickhouse}"), "settle"])
+            .output()?;
+        if !output.status.success() {
+            bail!("`fleetpulse settle`: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    };
+    settle()?;
+    let kept = ask.number("SELECT count() FROM fleetpulse.device_hours")?;
+    ask.run("CREATE DATABASE IF NOT EXISTS recomputed")?;
+    ask.run("DROP TABLE IF EXISTS recomputed.device_hours SYNC")?;
+    ask.run("CREATE TABLE recomputed.device_hours ENGINE = MergeTree ORDER BY device_id AS SELECT * FROM fleetpulse.device_hours")?;
+    for table in ["usage_hours", "usage_days", "settle_runs"] {
+        ask.run(&format!("TRUNCATE TABLE fleetpulse.{table}"))?;
+    }
+    settle()?;
+    let differing = ask.number(
+        "SELECT count() FROM ((SELECT * FROM recomputed.device_hours EXCEPT SELECT * FROM fleetpulse.device_hours) \
+         UNION ALL (SELECT * FROM fleetpulse.device_hours EXCEPT SELECT * FROM recomputed.device_hours))",
+    )?;
+    let mut finding = Finding::none("hours of usage that differ from a settling of all rows", differing, "");
+    if kept == 0 {
+        finding.holds = false;
+        "there is no usage".clone_into(&mut finding.found);
+    }
+    Ok(finding)
+}
+
 /// Whether the product's own ledger adds up; `None` where this version has none.
 pub(crate) fn ledger(
     programs: &Programs,

@@ -135,6 +135,8 @@ impl Site {
             format!("clickhouse.url=http://{}", proxy.address()),
             "clickhouse.user=writer".to_owned(),
             format!("clickhouse.insert_timeout_ms={INSERT_TIMEOUT_MS}"),
+            // So that faults fall into its runs.
+            "writer.settle_every_s=5".to_owned(),
         ];
         // Both kinds of members: one that takes its partitions back, and ones that come as strangers.
         if index == 0 {
@@ -362,8 +364,9 @@ impl Site {
     /// A target of a view, so that an insert lands by halves.
     fn read_only(&self, is: bool) -> anyhow::Result<()> {
         let value = u8::from(is);
-        self.ask()
-            .run(&format!("ALTER TABLE fleetpulse.usage_counters MODIFY SETTING table_readonly = {value}"))
+        self.ask().run(&format!(
+            "ALTER TABLE fleetpulse.device_status_state MODIFY SETTING table_readonly = {value}"
+        ))
     }
 
     fn parts_max(&self, tables: &[String], most: u32) -> anyhow::Result<()> {

@@ -3,5 +3,8 @@
 mod database;
 mod held;
 mod ledger;
+mod moving;
+mod registry;
 mod trouble;
 mod upgrade;
+mod usage;

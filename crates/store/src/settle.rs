@@ -1,0 +1,367 @@
+//! Usage, settled: the hours that were touched since the last run are made anew out of the raw rows.
+//!
+//! A run writes what the raw rows say, and nothing else: the same rows give the same hours, however often and by whomever they are
+//! settled, so a run that was killed is simply run again, and two at once do not hurt each other (of two versions of a row that of the
+//! later run stands). A run:
+//!
+//! 1. finds the devices that have rows which ClickHouse took since the last run, and a quarter of an hour before, and their first
+//!    touched hour (`settle/touched.sql`);
+//! 2. reads everything of those devices from that hour on, some hundred thousand rows at a time, and where their counters stood
+//!    before; [`fold`](fold::fold) makes hours of it;
+//! 3. makes their days out of the hours (`settle/days.sql`), and notes which SIM was seen in which modem.
+//!
+//! Most devices tell of the last minutes alone: for them the rows of the last hours are enough, which stand together in the newest
+//! parts. The few whose past was touched, whose clock is ahead or lost, or of whose counters the last hours know nothing, are read
+//! whole from their first touched hour on.
+
+mod fold;
+mod rows;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use clickhouse::error::Error;
+use clickhouse::query::Query;
+use clickhouse::{Row, RowOwned, RowWrite};
+use serde::{Deserialize, Serialize};
+
+use crate::{QueryError, Store};
+use fold::{BeganBefore, History, Reach};
+use rows::{Ending, Key, Named, Reading, Stood, UsageHour};
+
+const TOUCHED: &str = include_str!("settle/touched.sql");
+const DAYS: &str = include_str!("settle/days.sql");
+
+/// Heartbeats of a slice, each once. Without a name of its own for the moment of a copy: of copies the first stands.
+const READINGS: &str = "
+    SELECT
+        h.device_id AS device_id, h.taken_at AS taken_at, h.received_at AS received_at, h.identity AS identity, h.boot_id AS boot_id,
+        h.session_id AS session_id, h.modem_tx_bytes AS tx_bytes, h.modem_rx_bytes AS rx_bytes, h.session_bytes_in AS session_bytes_in,
+        h.session_bytes_out AS session_bytes_out, h.session_messages_in AS session_messages_in, h.uptime_s AS uptime_s,
+        h.sequence AS sequence, h.iccid AS iccid, toString(h.plmn) AS plmn, toString(h.state) AS state
+    FROM heartbeats AS h FINAL
+    WHERE device_id >= {first:String} AND device_id <= {last:String}
+        AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})
+        AND {{near}}
+        AND (taken_at >= toDateTime({from:UInt32}, 'UTC') OR received_at >= toDateTime({from:UInt32}, 'UTC'))";
+/// Every copy of such a heartbeat came since then, too: of a clock that is not ahead, and of what was not taken before. Of one that
+/// nobody knows the time of, copies of before are not seen: it counts once more where it comes again hours later.
+const NEAR: &str = "received_at >= toDateTime({near:UInt32}, 'UTC')
+    AND (device_time >= toDateTime({near:UInt32}, 'UTC') OR device_time = toDateTime64(0, 3, 'UTC'))";
+
+/// How sessions of a slice ended. A copy tells the same.
+const ENDINGS: &str = "
+    SELECT device_id, session_id, at, bytes_in, bytes_out, messages_in
+    FROM connections
+    WHERE device_id >= {first:String} AND device_id <= {last:String}
+        AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})
+        AND event = 'disconnected' AND at >= toDateTime({from:UInt32}, 'UTC')";
+
+/// Where each counter of a slice stood before the first touched hour.
+const STOOD: &str = "
+    SELECT
+        u.device_id AS device_id, u.source AS source, u.counter AS counter,
+        (argMax((u.last_at, u.last_tx, u.last_rx, u.last_messages, u.ahead_tx, u.ahead_rx, u.last_uptime_s, u.last_sequence,
+                 u.iccid, toString(u.plmn), toString(u.state)), (u.last_at, u.last_place)) AS last).1 AS last_at,
+        last.2 AS last_tx, last.3 AS last_rx, last.4 AS last_messages, last.5 AS ahead_tx, last.6 AS ahead_rx,
+        last.7 AS last_uptime_s, last.8 AS last_sequence, last.9 AS iccid, last.10 AS plmn, last.11 AS state
+    FROM
+    (
+        SELECT * FROM usage_hours FINAL
+        WHERE device_id >= {first:String} AND device_id <= {last:String} AND hour >= toDateTime({since:UInt32}, 'UTC')
+    ) AS u
+    INNER JOIN
+    (
+        SELECT device_id, from_hour FROM settle_touched
+        WHERE run = {run:UInt64} AND late = {late:UInt8} AND device_id >= {first:String} AND device_id <= {last:String}
+    ) AS t ON t.device_id = u.device_id
+    WHERE u.hour < t.from_hour AND u.last_at > toDateTime64(0, 3, 'UTC')
+    GROUP BY device_id, source, counter";
+
+/// What was settled before.
+const SETTLED: &str = "
+    SELECT device_id, source, counter, toUnixTimestamp(hour) AS hour, iccid, toString(plmn) AS plmn, toString(state) AS state
+    FROM usage_hours FINAL
+    WHERE device_id >= {first:String} AND device_id <= {last:String} AND hour >= toDateTime({from:UInt32}, 'UTC')
+        AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})
+        AND last_at > toDateTime64(0, 3, 'UTC')";
+
+/// How far back before the last run a run looks for new rows: an insert counts by the moment at which the server began it, and may be
+/// seen that much later. Ten times what an insert may take.
+const OVERLAP_S: u32 = 15 * 60;
+/// Hours that are older are not made anew, as the raw rows that they were made of may be gone: raw rows stand for 90 days after their
+/// arrival. A heartbeat that is later than that is stored, and its counter is counted on from where it stood.
+const HORIZON_S: u32 = 75 * 24 * 60 * 60;
+/// Rows that are read at a time: the bound on memory, about a hundred megabytes.
+const READINGS_AT_ONCE: u64 = 300_000;
+/// Devices that are read at a time, however little they tell: some hundred rows each.
+const DEVICES_AT_ONCE: usize = 2_000;
+const HOUR_S: u32 = 60 * 60;
+const DAY_S: u32 = 24 * HOUR_S;
+/// Rows are read from this long before the first hour that may be touched of a device that is not late. Until then its clock and its
+/// repetitions are looked for.
+const NEAR_S: u32 = 2 * HOUR_S;
+/// And where counters stood is looked for this much further back: a parked scooter tells of itself once a day.
+const STOOD_S: u32 = 26 * HOUR_S;
+/// Most seconds that one statement may take.
+const SECONDS_MAX: &str = "600";
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// Devices made anew.
+    pub devices: u64,
+    /// Of these, those that were read whole.
+    pub late: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+#[derive(Row, Deserialize)]
+struct Clock {
+    now_ms: u64,
+    last_run_ms: u64,
+}
+
+/// A device that was touched.
+#[derive(Row, Deserialize)]
+struct Touched {
+    device_id: String,
+    from_s: u32,
+    readings: u64,
+}
+
+/// A device that must be read whole.
+#[derive(Row, Serialize)]
+struct Late {
+    run: u64,
+    device_id: String,
+    from_hour: u32,
+    late: u8,
+    readings: u64,
+}
+
+/// A run, and what bounds it.
+#[derive(Clone, Copy)]
+struct Run {
+    /// Its version.
+    id: u64,
+    /// Seconds since 1970: rows of devices that are not late are read from here on.
+    near_s: u32,
+}
+
+/// How devices are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    /// The rows of the last hours.
+    Near,
+    /// All from the first touched hour on.
+    Whole,
+}
+
+impl Depth {
+    /// As in `settle_touched.late`.
+    fn late(self) -> u8 {
+        u8::from(self == Self::Whole)
+    }
+}
+
+impl Store {
+    /// Settles what was touched since the last run.
+    ///
+    /// # Errors
+    /// Where the server does not answer. Cancel safe: a run that ends early is made again by the next.
+    pub async fn settle(&self) -> Result<Settled, QueryError> {
+        self.try_settle().await.map_err(|source| self.query_error(source))
+    }
+
+    async fn try_settle(&self) -> Result<Settled, Error> {
+        let began = Instant::now();
+        let sql = "SELECT toUInt64(toUnixTimestamp64Milli(now64(3))) AS now_ms, max(r.run) AS last_run_ms FROM settle_runs AS r";
+        let clock = self.client.query(sql).fetch_one::<Clock>().await?;
+        // Two runs within a millisecond would be one.
+        let id = clock.now_ms.max(clock.last_run_ms + 1);
+        let now_s = seconds(id);
+        let since = seconds(clock.last_run_ms).saturating_sub(OVERLAP_S);
+        let run = Run { id, near_s: (now_s / HOUR_S - 1) * HOUR_S - NEAR_S };
+        let touched = self.bounded(TOUCHED).param("run", id).param("since", since).param("near", run.near_s);
+        touched.param("horizon", now_s.saturating_sub(HORIZON_S)).execute().await?;
+
+        let near = self.settle_at(run, Depth::Near).await?;
+        // With those of whose counters the last hours knew nothing.
+        let late = self.settle_at(run, Depth::Whole).await?;
+        // What was seen of SIMs stands in the same rows.
+        self.sight_sims(since).await?;
+        let (devices, took) = (near + late, began.elapsed());
+        let noted = self
+            .client
+            .query("INSERT INTO settle_runs (run, since, devices, late, took_ms) VALUES (?, ?, ?, ?, ?)")
+            .bind(id)
+            .bind(since)
+            .bind(devices)
+            .bind(late)
+            .bind(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        noted.execute().await?;
+        Ok(Settled { devices, late, took })
+    }
+
+    /// Settles the devices of one depth, slice by slice; how many were settled.
+    async fn settle_at(&self, run: Run, depth: Depth) -> Result<u64, Error> {
+        let sql = match depth {
+            Depth::Near => {
+                "SELECT device_id, toUnixTimestamp(from_hour) AS from_s, readings FROM settle_touched
+                 WHERE run = {run:UInt64} AND NOT late ORDER BY device_id"
+            }
+            Depth::Whole => {
+                "SELECT t.device_id AS device_id, toUnixTimestamp(t.from_hour) AS from_s, toUInt64(ifNull(h.readings, 0)) AS readings
+                 FROM settle_touched AS t
+                 LEFT JOIN
+                 (
+                     SELECT device_id, count() AS readings FROM heartbeats
+                     WHERE device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late)
+                     GROUP BY device_id
+                 ) AS h ON h.device_id = t.device_id
+                 WHERE t.run = {run:UInt64} AND t.late ORDER BY device_id"
+            }
+        };
+        let touched = self.bounded(sql).param("run", run.id).fetch_all::<Touched>().await?;
+        let mut settled = touched.len();
+        let mut rest = touched.as_slice();
+        while !rest.is_empty() {
+            let (slice, others) = rest.split_at(slice_len(rest));
+            settled -= self.settle_slice(run, depth, slice).await?;
+            rest = others;
+        }
+        Ok(u64::try_from(settled).unwrap_or(u64::MAX))
+    }
+
+    /// Settles neighbouring devices; how many of them need to be read whole.
+    async fn settle_slice(&self, run: Run, depth: Depth, slice: &[Touched]) -> Result<usize, Error> {
+        let mut histories = self.histories(run, depth, slice).await?;
+        let reach = match depth {
+            Depth::Near => Reach::Since(i64::from(run.near_s - STOOD_S) * 1000),
+            Depth::Whole => Reach::Whole,
+        };
+        let mut rows: Vec<UsageHour> = Vec::new();
+        let mut unknown = Vec::new();
+        for touched in slice {
+            let history = histories.remove(&touched.device_id).unwrap_or_default();
+            match fold::fold(&touched.device_id, &history, reach, run.id) {
+                Ok(hours) => rows.extend(hours),
+                Err(BeganBefore) => unknown.push(Late {
+                    run: run.id,
+                    device_id: touched.device_id.clone(),
+                    from_hour: touched.from_s,
+                    late: Depth::Whole.late(),
+                    readings: touched.readings,
+                }),
+            }
+        }
+        self.write_all("settle_touched", &unknown).await?;
+        self.write_all("usage_hours", &rows).await?;
+        let from_day = slice.iter().map(|touched| touched.from_s / DAY_S).min().unwrap_or_default();
+        let days = self.of_slice(DAYS, run, depth, slice).param("day", from_day);
+        days.execute().await?;
+        Ok(unknown.len())
+    }
+
+    /// What is known of each device of a slice.
+    async fn histories(
+        &self,
+        run: Run,
+        depth: Depth,
+        slice: &[Touched],
+    ) -> Result<HashMap<String, History>, Error> {
+        let mut histories: HashMap<String, History> = slice
+            .iter()
+            .map(|touched| {
+                (touched.device_id.clone(), History { from_s: touched.from_s, ..History::default() })
+            })
+            .collect();
+        let (read, stood_since) = match depth {
+            Depth::Near => (NEAR, run.near_s - STOOD_S),
+            Depth::Whole => ("true", 0),
+        };
+        let from_s = slice.iter().map(|touched| touched.from_s).min().unwrap_or_default();
+
+        let mut readings = self
+            .of_slice(&READINGS.replace("{{near}}", read), run, depth, slice)
+            .param("near", run.near_s)
+            .param("from", from_s)
+            .fetch::<Reading>()?;
+        while let Some(reading) = readings.next().await? {
+            if let Some(history) = histories.get_mut(&reading.device_id) {
+                history.readings.push(reading);
+            }
+        }
+        let endings = self.of_slice(ENDINGS, run, depth, slice).param("from", from_s);
+        for ending in endings.fetch_all::<Ending>().await? {
+            if let Some(history) = histories.get_mut(&ending.device_id) {
+                history.endings.push(ending);
+            }
+        }
+        let stood = self.of_slice(STOOD, run, depth, slice).param("since", stood_since);
+        for stood in stood.fetch_all::<Stood>().await? {
+            if let Some(history) = histories.get_mut(&stood.device_id) {
+                history.stood.push(stood);
+            }
+        }
+        let settled = self.of_slice(SETTLED, run, depth, slice).param("from", from_s);
+        for named in settled.fetch_all::<Named>().await? {
+            let Named { device_id, source, counter, hour, iccid, plmn, state } = named;
+            if let Some(history) = histories.get_mut(&device_id).filter(|history| hour >= history.from_s) {
+                history.settled.push(Key { source, counter, hour, iccid, plmn, state });
+            }
+        }
+        Ok(histories)
+    }
+
+    /// A statement over the devices of a slice.
+    fn of_slice(&self, sql: &str, run: Run, depth: Depth, slice: &[Touched]) -> Query {
+        let name =
+            |touched: Option<&Touched>| touched.map(|touched| touched.device_id.clone()).unwrap_or_default();
+        self.bounded(sql)
+            .param("run", run.id)
+            .param("late", depth.late())
+            .param("first", name(slice.first()))
+            .param("last", name(slice.last()))
+    }
+
+    async fn write_all<R>(&self, table: &str, rows: &[R]) -> Result<(), Error>
+    where
+        R: RowOwned + RowWrite + for<'a> Row<Value<'a> = R>,
+    {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut insert =
+            self.client.insert::<R>(table).await?.with_setting("max_partitions_per_insert_block", "0");
+        for row in rows {
+            insert.write(row).await?;
+        }
+        insert.end().await
+    }
+
+    /// One thread and not for ever: settling must not hold up inserts.
+    fn bounded(&self, sql: &str) -> Query {
+        self.client
+            .query(sql)
+            .with_setting("max_threads", "1")
+            .with_setting("max_execution_time", SECONDS_MAX)
+            .with_setting("max_partitions_per_insert_block", "0")
+    }
+}
+
+/// How many of the devices are read together.
+fn slice_len(devices: &[Touched]) -> usize {
+    let mut readings = 0;
+    let fitting = devices.iter().take(DEVICES_AT_ONCE).take_while(|touched| {
+        readings += touched.readings;
+        readings <= READINGS_AT_ONCE
+    });
+    fitting.count().max(1)
+}
+
+fn seconds(ms: u64) -> u32 {
+    u32::try_from(ms / 1000).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,69 @@
+//! Settling usage from time to time: by the writer that has partition 0 of the events, so that of many one does it.
+//!
+//! Two at once, while a partition moves, do no harm: what they write is the same.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bus::{Lane, Partition, Stream};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+/// Who has it settles.
+const LANE: Lane = Lane { stream: Stream::Events, partition: Partition(0) };
+
+/// Whether it is this writer's turn. The driver tells it as partitions come and go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    pub(crate) fn came(&self, lane: Lane) {
+        if lane == LANE {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn went(&self, lane: Lane) {
+        if lane == LANE {
+            self.0.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Settles every `every` while it is this writer's turn, until `stop`. What ClickHouse does not settle now it settles the next time.
+pub(crate) async fn watch(store: Store, turn: Turn, every: Duration, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(every);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if !turn.0.load(Ordering::Relaxed) {
+            continue;
+        }
+        let settled = tokio::select! {
+            // The run that is left is made again by whoever comes next.
+            () = stop.cancelled() => return,
+            settled = store.settle() => settled,
+        };
+        match settled {
+            Ok(settled) => {
+                metrics::counter!("fleetpulse_writer_settled_devices_total").increment(settled.devices);
+                metrics::counter!("fleetpulse_writer_settled_late_devices_total").increment(settled.late);
+                metrics::gauge!("fleetpulse_writer_settle_seconds").set(settled.took.as_secs_f64());
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                metrics::gauge!("fleetpulse_writer_settled_timestamp_seconds").set(now.as_secs_f64());
+                tracing::debug!(devices = settled.devices, late = settled.late, took = ?settled.took, "usage settled");
+            }
+            Err(error) => {
+                metrics::counter!("fleetpulse_writer_settle_failures_total").increment(1);
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "usage was not settled, again later"
+                );
+            }
+        }
+    }
+}
