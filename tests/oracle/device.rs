@@ -93,7 +93,7 @@ pub(crate) fn live(
         *random.one_of(&[Clock::Device, Clock::Device, Clock::Device, Clock::Gateway, Clock::Implausible]);
     let mut device = Device {
         id: id.to_owned(),
-        interval: *random.one_of(&[MINUTE, 10 * MINUTE, HOUR, 3 * HOUR]),
+        interval: *random.one_of(&[5 * MINUTE, 20 * MINUTE, HOUR, 3 * HOUR]),
         promises: random.chance(70),
         clock,
         ahead: *random.one_of(&[0, 0, 5 * MINUTE, -7 * MINUTE]),

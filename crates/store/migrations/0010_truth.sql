@@ -12,7 +12,6 @@ CREATE TABLE IF NOT EXISTS device_latest
     facts              UInt8                               COMMENT '1 position, 2 battery, 4 radio, 8 SIM, 16 firmware, 32 state',
     version            UInt64                              COMMENT 'when it was taken, ms since 1970, times 2^20, and 20 bits of its identity' CODEC(ZSTD(1)),
     taken_at           DateTime64(3, 'UTC')                CODEC(ZSTD(1)),
-    received_at        DateTime64(3, 'UTC')                CODEC(ZSTD(1)),
     next_s             UInt32                              COMMENT '0: it promised nothing' CODEC(ZSTD(1)),
     firmware           LowCardinality(String),
     state              LowCardinality(String),
@@ -42,7 +41,6 @@ SELECT
     bitShiftLeft(toUInt64(greatest(toUnixTimestamp64Milli(least(h.taken_at, h.received_at)), 0)), 20) + bitAnd(h.identity, 1048575) AS version,
     -- A clock that is ahead does not stand for the future once it is put right.
     least(h.taken_at, h.received_at) AS taken_at,
-    h.received_at AS received_at,
     ifNull(h.next_s, 0) AS next_s,
     h.firmware AS firmware,
     h.state AS state,
@@ -117,7 +115,7 @@ FROM heartbeats AS h;
 -- What was known before these tables were. Rows that stand already stay.
 -- when: SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'heartbeats' AND total_rows > 0
 INSERT INTO device_latest
-    (device_id, facts, version, taken_at, received_at, next_s, firmware, state, battery_percent, battery_millivolts, battery_charging,
+    (device_id, facts, version, taken_at, next_s, firmware, state, battery_percent, battery_millivolts, battery_charging,
      latitude_deg, longitude_deg, rat, plmn, cell_id, rssi_dbm, iccid, imsi, imei)
 SELECT
     h.device_id AS device_id,
@@ -126,7 +124,7 @@ SELECT
         + 8 * (h.iccid != '') + 16 * (h.firmware != '') + 32 * (h.state != '')) AS facts,
     bitShiftLeft(toUInt64(greatest(toUnixTimestamp64Milli(least(h.taken_at, h.received_at)), 0)), 20) + bitAnd(h.identity, 1048575) AS version,
     least(h.taken_at, h.received_at) AS taken_at,
-    h.received_at, ifNull(h.next_s, 0), h.firmware, h.state, h.battery_percent, h.battery_millivolts, h.battery_charging,
+    ifNull(h.next_s, 0), h.firmware, h.state, h.battery_percent, h.battery_millivolts, h.battery_charging,
     h.latitude_deg, h.longitude_deg, h.rat, h.plmn, h.cell_id, h.rssi_dbm, h.iccid, h.imsi, h.imei
 FROM heartbeats AS h;
 
@@ -488,7 +486,7 @@ FROM
 );
 
 -- First copies of heartbeats that came in between {since} and {until}, of one device or (empty) of all.
-CREATE OR REPLACE VIEW arrivals AS
+CREATE OR REPLACE VIEW heartbeat_arrivals AS
 SELECT
     h.device_id AS device_id,
     h.received_at AS received_at,
@@ -608,7 +606,7 @@ FROM
                 a.taken_at, a.version, toUInt32(a.next_s),
                 a.latitude_deg, a.longitude_deg, a.battery_percent, a.battery_millivolts, a.battery_charging,
                 toString(a.rat), toString(a.plmn), a.cell_id, a.rssi_dbm, a.iccid, a.imsi, a.imei, toString(a.firmware), toString(a.state)
-            FROM arrivals(
+            FROM heartbeat_arrivals(
                 since = {at:DateTime64(3, 'UTC')} - INTERVAL 35 DAY, until = {at:DateTime64(3, 'UTC')} + INTERVAL 1 MILLISECOND,
                 device = {device:String}) AS a
         ) AS b
@@ -678,7 +676,7 @@ FROM
             SELECT
                 a.device_id, a.session_id, '', toUnixTimestamp64Milli(a.received_at), false, 0,
                 a.version, ifNull(a.promised_ms, 0), ifNull(toInt64(a.learned_ms), -1), a.messages_in
-            FROM arrivals(
+            FROM heartbeat_arrivals(
                 since = {since:DateTime64(3, 'UTC')} - INTERVAL 35 DAY, until = {until:DateTime64(3, 'UTC')}, device = {device:String}) AS a
         )
         WINDOW

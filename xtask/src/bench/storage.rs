@@ -166,7 +166,7 @@ fn cost(
     });
     let bodies: Vec<Vec<u8>> = bodies.collect::<Result<_, _>>()?;
     database.run("DROP TABLE arrivals SYNC")?;
-    for table in ["heartbeats", "device_status_state"] {
+    for table in ["heartbeats", "device_latest", "device_arrivals", "session_signs"] {
         database.run(&format!("TRUNCATE TABLE {table}"))?;
     }
     database.run("SYSTEM FLUSH LOGS")?;
