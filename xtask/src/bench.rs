@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: `pipeline`, what one heartbeat costs all the way, and how fast it is; `gateway`, what the gateway alone
-//! costs.
+//! costs; `storage`, what it takes on ClickHouse's disk and of its CPU.
 //!
 //! Everything is real and on this machine, the simulated fleet included: on few cores it takes its share from what is
 //! measured. After a warm-up the CPU time of each process is read from /proc at both ends of the measured time; the
@@ -26,6 +26,7 @@ use crate::stop::Stop;
 
 mod gateway;
 mod print;
+mod storage;
 
 /// Until connections stand and caches are warm.
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ pub(crate) enum Bench {
     Pipeline(Flags),
     /// The gateway alone: CPU per heartbeat, memory per connection, time to connect, beside a bare server and mosquitto.
     Gateway(gateway::Flags),
+    /// ClickHouse alone: bytes of a heartbeat by column, server CPU of its insert.
+    Storage(storage::Flags),
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +89,7 @@ pub(crate) fn run(bench: &Bench, stop: &Stop) -> anyhow::Result<ExitCode> {
     match bench {
         Bench::Pipeline(flags) => pipeline(flags, stop),
         Bench::Gateway(flags) => gateway::run(flags, stop),
+        Bench::Storage(flags) => storage::run(flags, stop),
     }
 }
 

@@ -69,6 +69,14 @@ impl Workspace {
         Ok(Programs { fleetpulse: folder.join("fleetpulse"), chserver: folder.join("chserver") })
     }
 
+    /// Builds the launcher of ClickHouse's engine alone, where it is wanted, and says where it stands.
+    pub(crate) fn build_launcher(&self, wanted: bool, stop: &Stop) -> anyhow::Result<PathBuf> {
+        if wanted {
+            self.cargo(&["build", "--release", "-p", "chserver"], &[], stop)?;
+        }
+        Ok(self.target.join("release").join("chserver"))
+    }
+
     /// Runs cargo, its output on ours.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Questions to ClickHouse over plain HTTP.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -50,12 +50,38 @@ impl ClickHouse {
         value.parse().with_context(|| format!("ClickHouse answered {value:?} to: {query}"))
     }
 
+    /// An answer whole, in the format that the query names.
+    pub(crate) fn bytes(&self, query: &str) -> anyhow::Result<Vec<u8>> {
+        let mut answer = self.post(&[], query.as_bytes()).with_context(|| format!("cannot ask: {query}"))?;
+        let mut bytes = Vec::new();
+        answer.body_mut().as_reader().read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Sends data for the statement that stands in `settings` as `query`.
+    pub(crate) fn send(&self, settings: &[(&str, &str)], data: &[u8]) -> anyhow::Result<()> {
+        self.post(settings, data).map(drop)
+    }
+
     /// Each line of an answer in TabSeparated, as it comes in.
     pub(crate) fn lines(
         &self,
         query: &str,
         mut each: impl FnMut(&str) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        let asked = || format!("cannot ask: {query}");
+        let mut answer = self.post(&[], query.as_bytes()).with_context(asked)?;
+        for line in BufReader::new(answer.body_mut().as_reader()).lines() {
+            each(&line.with_context(asked)?)?;
+        }
+        Ok(())
+    }
+
+    fn post(
+        &self,
+        settings: &[(&str, &str)],
+        body: &[u8],
+    ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
         let agent = ureq::Agent::new_with_config(
             ureq::Agent::config_builder()
                 .proxy(None)
@@ -63,15 +89,15 @@ impl ClickHouse {
                 .http_status_as_error(false)
                 .build(),
         );
-        let asked = || format!("ClickHouse at {} did not answer: {query}", self.url);
-        let mut answer = agent.post(&self.url).send(query).with_context(asked)?;
+        let request = settings
+            .iter()
+            .fold(agent.post(&self.url), |request, (name, value)| request.query(*name, *value));
+        let mut answer =
+            request.send(body).with_context(|| format!("ClickHouse at {} did not answer", self.url))?;
         if !answer.status().is_success() {
             let text = answer.body_mut().read_to_string().unwrap_or_default();
-            bail!("ClickHouse refused ({}): {query}\n{}", answer.status(), text.trim());
+            bail!("ClickHouse refused ({}): {}", answer.status(), text.trim());
         }
-        for line in BufReader::new(answer.body_mut().as_reader()).lines() {
-            each(&line.with_context(asked)?)?;
-        }
-        Ok(())
+        Ok(answer)
     }
 }

@@ -15,6 +15,14 @@ pub struct Store {
     pub(crate) database: String,
     pub(crate) url: String,
     pub(crate) insert_timeout: Duration,
+    pub(crate) kept: Kept,
+}
+
+/// How long rows are kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Kept {
+    pub(crate) raw_days: u32,
+    pub(crate) sessions_years: u32,
 }
 
 /// A question that ClickHouse did not answer.
@@ -43,6 +51,7 @@ impl Store {
             database: config.database.clone(),
             url: config.url.clone(),
             insert_timeout: Duration::from_millis(config.insert_timeout_ms.into()),
+            kept: Kept { raw_days: config.raw_days, sessions_years: config.sessions_years },
         })
     }
 

@@ -20,6 +20,11 @@ pub struct Config {
     /// After how long an insert counts as lost and is repeated, milliseconds. Default 30,000: a server under load
     /// may take seconds; one that hangs must not hold a batch for ever. Range 1,000 to 600,000.
     pub insert_timeout_ms: u32,
+    /// How long heartbeats are kept one by one, days. Default 90: what is told of longer ago stands in sums by hour and day. `migrate` sets it.
+    /// Range 90 to 3,650: the ledger compares them with batches, which are kept for 90.
+    pub raw_days: u32,
+    /// How long sessions are kept, years. Default 3: as long as a customer may ask about a bill. `migrate` sets it. Range 1 to 30.
+    pub sessions_years: u32,
 }
 
 impl Default for Config {
@@ -30,6 +35,8 @@ impl Default for Config {
             user: "default".into(),
             password_file: PathBuf::new(),
             insert_timeout_ms: 30_000,
+            raw_days: 90,
+            sessions_years: 3,
         }
     }
 }
@@ -63,6 +70,8 @@ impl Config {
             .require("database", self.database != "default", "may not be `default`: use one of its own")
             .present("user", &self.user)
             .within("insert_timeout_ms", self.insert_timeout_ms, 1_000..=600_000)
+            .within("raw_days", self.raw_days, 90..=3_650)
+            .within("sessions_years", self.sessions_years, 1..=30)
             .done()
     }
 

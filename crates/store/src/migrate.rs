@@ -127,7 +127,27 @@ impl Store {
             self.apply(migration).await?;
             applied.push(Applied { version: migration.version, name: migration.name });
         }
+        self.keep("heartbeats", format!("toDateTime(received_at) + toIntervalDay({})", self.kept.raw_days))
+            .await?;
+        self.keep(
+            "connections",
+            format!("toDateTime(connected_at) + toIntervalYear({})", self.kept.sessions_years),
+        )
+        .await?;
         Ok(applied)
+    }
+
+    /// Sees to it that rows of a table are kept until `until`. What stands is not written anew for it: it goes as it is merged, or as whole parts.
+    async fn keep(&self, table: &str, until: String) -> Result<(), MigrateError> {
+        let known = "SELECT engine_full FROM system.tables WHERE database = ? AND name = ?";
+        let known = self.client.query(known).bind(&self.database).bind(table).fetch_one::<String>().await;
+        if known.map_err(|source| self.query_error(source))?.contains(&format!(" TTL {until} ")) {
+            return Ok(());
+        }
+        let change = format!("ALTER TABLE {table} MODIFY TTL {until}");
+        let change = self.client.query_raw(&change).with_setting("materialize_ttl_after_modify", "0");
+        change.execute().await.map_err(|source| self.query_error(source))?;
+        Ok(())
     }
 
     /// Checks that the schema is up to date, and that tables and views are as this version knows them.

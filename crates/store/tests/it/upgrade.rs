@@ -12,14 +12,20 @@ const FIRST_RELEASE: [&str; 3] = [
 
 const STATUS: &str = "SELECT device_id, status, offline_reason FROM device_status ORDER BY device_id";
 
-#[tokio::test]
-async fn a_database_of_the_first_release_comes_up_to_date_and_keeps_what_it_knew() {
-    let database = Database::of("upgrade");
+/// A database that the first release has made.
+pub(crate) fn of_the_first_release(test: &str) -> Database {
+    let database = Database::of(test);
     for migration in FIRST_RELEASE {
         for statement in migration.split(";\n").filter(|statement| statement.contains("CREATE")) {
             database.ask(statement);
         }
     }
+    database
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_release_comes_up_to_date_and_keeps_what_it_knew() {
+    let database = of_the_first_release("upgrade");
     database.presence("stands", "connected", "a", 10, 100);
     database.presence("ended", "disconnected", "a", 10, 90);
     let before = database.ask(STATUS);
@@ -34,6 +40,25 @@ async fn a_database_of_the_first_release_comes_up_to_date_and_keeps_what_it_knew
     // The node comes back as another process: what it left open is over.
     database.node("a", 20, "started", 1);
     assert_eq!(database.ask(STATUS), "ended\toffline\tclient\nstands\toffline\tgateway_lost");
+}
+
+#[tokio::test]
+async fn how_long_rows_are_kept_is_a_setting_of_the_migration() {
+    let database = Database::of("kept");
+    let kept = |database: &Database| {
+        database.ask(
+            "SELECT extract(engine_full, 'toInterval[A-Za-z]+[(][0-9]+[)]') FROM system.tables \
+             WHERE database = currentDatabase() AND name IN ('heartbeats', 'connections') ORDER BY name",
+        )
+    };
+    let altered =
+        "SELECT count() FROM system.mutations WHERE database = currentDatabase() AND command LIKE '%TTL%'";
+    database.store().migrate().await.expect("migrated");
+    assert_eq!(kept(&database), "toIntervalYear(3)\ntoIntervalDay(90)");
+    let config = Config { raw_days: 400, sessions_years: 7, ..database.config() };
+    Store::new(&config).expect("a client").migrate().await.expect("changed");
+    assert_eq!(kept(&database), "toIntervalYear(7)\ntoIntervalDay(400)");
+    assert_eq!(database.ask(altered), "0", "nothing that stands is written anew");
 }
 
 #[tokio::test]
