@@ -299,6 +299,7 @@ mod tests {
                     "MODIFY TTL",
                     "MATERIALIZE COLUMN",
                     "DROP VIEW IF EXISTS",
+                    "DROP TABLE IF EXISTS",
                     "INSERT INTO device_status_state",
                 ];
                 let repeatable = repeatable.iter().any(|form| code.contains(form));
