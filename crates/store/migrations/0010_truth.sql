@@ -624,7 +624,7 @@ WITH
         SELECT groupArray((toUnixTimestamp64Milli(u.began_at), toUnixTimestamp64Milli(u.ended_at)))
         FROM ingest_unknown(since = {since:DateTime64(3, 'UTC')} - INTERVAL 35 DAY, until = {until:DateTime64(3, 'UTC')}) AS u
     ) AS unknown,
-    arrayMap(u -> u.2, unknown) AS looked_again_ms,
+    arraySort(arrayMap(u -> u.2, unknown)) AS looked_again_ms,
     -- What of a span lies between {since} and {until}, and not in an unknown one.
     (a, b) -> greatest(least(b, until_ms) - greatest(a, since_ms), 0)
         - arraySum(u -> greatest(least(b, until_ms, u.2) - greatest(a, since_ms, u.1), 0), unknown) AS known_ms
