@@ -1,8 +1,5 @@
 -- Sessions and status, now and at any time in the past. docs/truth.md defines the words.
 
--- A gateway's signs of life tell when we were looking, for as long as sessions are kept.
-ALTER TABLE nodes MODIFY TTL toDateTime(at) + INTERVAL 3 YEAR;
-
 -- The newest heartbeat of each device among those that hold the same kinds of reading: so the last known position, battery and so on
 -- each stand in a row, whatever newer heartbeats leave out. A fleet has a handful of kinds. Nothing is aggregated when a row comes in;
 -- the highest `version` stands, which a row that comes twice or late cannot hurt.
@@ -336,17 +333,20 @@ HAVING sessions >= {per_hour:UInt64};
 -- Each reading is the last known one, with its own time.
 CREATE OR REPLACE VIEW device_status AS
 WITH
-    (SELECT max(m.last_at + toIntervalMillisecond(if(m.lost_after_ms = 0, 15000, m.lost_after_ms))) FROM node_state AS m) AS covered_until,
-    covered_until > toDateTime64(0, 3, 'UTC') AND covered_until <= now64(3) AS not_looking,
-    -- What nobody could see is no silence.
     (
-        SELECT max(u.ended_at) FROM ingest_unknown(since = now64(3) - INTERVAL 7 DAY, until = now64(3)) AS u
-    ) AS looking_since
+        SELECT groupArray((u.began_at, u.ended_at))
+        FROM ingest_unknown(since = now64(3) - INTERVAL 7 DAY, until = now64(3) + INTERVAL 1 DAY) AS u
+    ) AS unknown,
+    arrayFirst(u -> u.1 <= now64(3) AND now64(3) < u.2, unknown) AS unknown_now,
+    unknown_now.2 > now64(3) AS not_looking,
+    -- What nobody could see is no silence.
+    arrayMax(arrayMap(u -> if(u.2 <= now64(3), u.2, toDateTime64(0, 3, 'UTC')),
+        arrayPushFront(unknown, (toDateTime64(0, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))))) AS looking_since
 SELECT
     device_id,
     multiIf(not_looking, 'unknown', over, 'offline', now64(3) >= overdue_at, 'silent', 'online') AS status,
     multiIf(
-        status = 'unknown', covered_until,
+        status = 'unknown', unknown_now.1,
         ended, end.ended_at,
         gone, gone_at,
         status = 'silent', overdue_at,
@@ -624,7 +624,7 @@ WITH
         SELECT groupArray((toUnixTimestamp64Milli(u.began_at), toUnixTimestamp64Milli(u.ended_at)))
         FROM ingest_unknown(since = {since:DateTime64(3, 'UTC')} - INTERVAL 35 DAY, until = {until:DateTime64(3, 'UTC')}) AS u
     ) AS unknown,
-    arrayMap(u -> u.2, unknown) AS looked_again_ms,
+    arraySort(arrayMap(u -> u.2, unknown)) AS looked_again_ms,
     -- What of a span lies between {since} and {until}, and not in an unknown one.
     (a, b) -> greatest(least(b, until_ms) - greatest(a, since_ms), 0)
         - arraySum(u -> greatest(least(b, until_ms, u.2) - greatest(a, since_ms, u.1), 0), unknown) AS known_ms

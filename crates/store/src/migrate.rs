@@ -131,11 +131,13 @@ impl Store {
         }
         self.keep("heartbeats", format!("toDateTime(received_at) + toIntervalDay({})", self.kept.raw_days))
             .await?;
-        self.keep(
-            "connections",
-            format!("toDateTime(connected_at) + toIntervalYear({})", self.kept.sessions_years),
-        )
-        .await?;
+        // A session is known by its start and end, by its heartbeats, and by its gateway's life.
+        for (table, time) in
+            [("connections", "connected_at"), ("session_signs", "received_at"), ("nodes", "at")]
+        {
+            let until = format!("toDateTime({time}) + toIntervalYear({})", self.kept.sessions_years);
+            self.keep(table, until).await?;
+        }
         Ok(applied)
     }
 
@@ -296,7 +298,6 @@ mod tests {
                     "CREATE OR REPLACE VIEW",
                     "MODIFY QUERY",
                     "MODIFY SETTING",
-                    "MODIFY TTL",
                     "MATERIALIZE COLUMN",
                     "DROP VIEW IF EXISTS",
                     "DROP TABLE IF EXISTS",
