@@ -222,11 +222,16 @@ impl Store {
                 source,
             };
             let guard = guard(statement);
+            // Another node may be further by now: what a later migration has taken away must not come back.
+            if self.is_noted(migration).await? {
+                return Ok(());
+            }
             if !self.wants(guard).await.map_err(failed)? {
                 continue;
             }
             let done = self.client.query_raw(statement).execute().await;
             if let Err(error) = done
+                && !self.is_noted(migration).await?
                 && (guard.is_none() || self.wants(guard).await.map_err(failed)?)
             {
                 return Err(failed(error));
@@ -240,6 +245,15 @@ impl Store {
             .bind(checksum(migration));
         noted.execute().await.map_err(|source| self.query_error(source))?;
         Ok(())
+    }
+
+    /// Whether a migration was applied by now.
+    async fn is_noted(&self, migration: &Migration) -> Result<bool, MigrateError> {
+        let noted = self
+            .client
+            .query("SELECT count() FROM schema_migrations WHERE version = ?")
+            .bind(migration.version);
+        Ok(noted.fetch_one::<u64>().await.map_err(|source| self.query_error(source))? > 0)
     }
 
     /// Whether a statement under this guard is to be run.
