@@ -131,10 +131,10 @@ impl Store {
     /// Where ClickHouse does not answer, a statement fails, or the database knows another content of a file.
     pub async fn migrate(&self) -> Result<Vec<Applied>, MigrateError> {
         let on = self.cluster().map(Cluster::everywhere).unwrap_or_default();
+        self.check_shape().await?;
         let create = format!("CREATE DATABASE IF NOT EXISTS `{}`{on}", self.database);
         let outside = self.client.clone().with_database("system");
         outside.query(&create).execute().await.map_err(|source| self.query_error(source))?;
-        self.check_shape().await?;
         for step in self.steps(LEDGER) {
             self.client.query_raw(&step.sql).execute().await.map_err(|source| self.query_error(source))?;
         }
@@ -177,6 +177,7 @@ impl Store {
     /// # Errors
     /// Where it is not so, or ClickHouse does not answer.
     pub async fn check_schema(&self) -> Result<(), MigrateError> {
+        self.check_shape().await?;
         match self.missing().await?.len() {
             0 => {}
             missing => return Err(MigrateError::Behind { database: self.database.clone(), missing }),
@@ -277,7 +278,9 @@ impl Store {
     /// A schema made for one server does not become one of a cluster, nor the other way round: its rows stand elsewhere.
     async fn check_shape(&self) -> Result<(), MigrateError> {
         let made = "SELECT countIf(name = 'connections'), countIf(name = 'connections_local') FROM system.tables WHERE database = ?";
-        let made = self.client.query(made).bind(&self.database).fetch_one::<(u64, u64)>().await;
+        // The database itself may not be there yet.
+        let outside = self.client.clone().with_database("system");
+        let made = outside.query(made).bind(&self.database).fetch_one::<(u64, u64)>().await;
         let (plain, local) = made.map_err(|source| self.query_error(source))?;
         match self.cluster() {
             Some(_) if plain > 0 && local == 0 => Err(self.other_shape("one server")),
