@@ -129,8 +129,9 @@ fn usage_of_two_shards_is_settled_as_the_oracle_says() {
 
 /// What a fleet of forty told within the last hours, in statements that say the same on any server. `{now}`: one moment for all.
 const FLEET: &[&str] = &[
+    // Its last sign holds for an hour, so that the answers do not hang on when they are asked for.
     "INSERT INTO nodes (node_id, epoch, event, at, lost_after_ms)
-     SELECT 'node-1', 5, 'alive', toDateTime64('{now}', 3, 'UTC') - number * 10, 15000 FROM numbers(1, 2000) WHERE number NOT BETWEEN 100 AND 140",
+     SELECT 'node-1', 5, 'alive', toDateTime64('{now}', 3, 'UTC') - number * 10, if(number = 1, 3600000, 15000) FROM numbers(1, 2000) WHERE number NOT BETWEEN 100 AND 140",
     "INSERT INTO connections
          (device_id, session_id, event, at, connected_at, node_id, epoch, peer, protocol_level, reason, bytes_in, transport, fleet, stored_at)
      SELECT concat('device-', toString(number % 40)) AS device, toUUID(concat('018f0000-0000-7000-8000-', leftPad(toString(number), 12, '0'))),
@@ -148,7 +149,7 @@ const FLEET: &[&str] = &[
          number % 3, number, toDateTime('{now}', 'UTC')
      FROM numbers(4000)",
     "INSERT INTO dead_letters (received_at, device_id, node_id, topic, payload, reason, source, kafka_partition, kafka_offset)
-     SELECT toDateTime64('{now}', 3, 'UTC') - number * 60, concat('device-', toString(number)), 'node-1', 't', 'p', 'not_json', 'gateway', 0, number FROM numbers(20)",
+     SELECT toDateTime64('{now}', 3, 'UTC') - 600 - number * 60, concat('device-', toString(number)), 'node-1', 't', 'p', 'not_json', 'gateway', 0, number FROM numbers(20)",
     "INSERT INTO commands (device_id, command_id, step, at, name, issued_at, expires_at)
      SELECT concat('device-', toString(number)), toUUID(concat('018f0000-0000-7000-8000-', leftPad(toString(number), 12, '0'))), 'issued',
          toDateTime64('{now}', 3, 'UTC') - 50, 'unlock', toDateTime64('{now}', 3, 'UTC') - 50, toDateTime64('{now}', 3, 'UTC') + 3600 FROM numbers(20)",
@@ -226,6 +227,9 @@ fn every_view_answers_over_two_shards_as_on_one_server() {
         assert!(!answer.is_empty() || question.contains("WHERE"), "{question}: the fleet has nothing of it");
         assert_eq!(seen[&question], answer, "{question}");
     }
+    let without = "SELECT count() FROM sim_findings SETTINGS distributed_product_mode = 'deny', prefer_global_in_and_join = 0";
+    let refused = pair.first().try_ask(without).expect_err("the settings are needed");
+    assert!(refused.contains("DISTRIBUTED_IN_JOIN_SUBQUERY_DENIED"), "{refused}");
 }
 
 /// The starts of one session each of forty devices.
@@ -286,15 +290,32 @@ async fn an_insert_that_one_shard_missed_is_repeated_and_lands_once_on_each() {
         database.ask("SYSTEM STOP MERGES device_status_state_local");
     }
     store.insert(sessions(2).iter(), "batch-2").await.expect("landed");
-    assert_eq!(
-        pair.first().ask(written),
-        "80\t80",
-        "what had its rows takes none, what lacked them takes them"
-    );
+    assert_eq!(pair.first().ask(written), "80\t80");
+
+    // One shard has its rows of a batch, with the batch's token; the answer of the other was lost.
+    for (number, batch) in [(0, 3), (1, 4)] {
+        let here = pair.databases[number].ask("SELECT DISTINCT device_id FROM connections_local");
+        let batch_of_all = sessions(batch);
+        let part: Vec<ConnectionRow> = batch_of_all
+            .iter()
+            .filter(|row| here.lines().any(|device| device == row.device_id))
+            .cloned()
+            .collect();
+        assert!((1..40).contains(&part.len()));
+        let token = format!("batch-{batch}");
+        store.insert(part.iter(), &token).await.expect("landed");
+        store.insert(batch_of_all.iter(), &token).await.expect("landed");
+        let each = batch * 40;
+        assert_eq!(
+            pair.first().ask(written),
+            format!("{each}\t{each}"),
+            "what had its rows takes none, what lacked them takes them"
+        );
+    }
 
     let held = store.held(&sessions(2)).await.expect("an answer");
     assert_eq!(held.len(), 40, "all shards are asked");
-    assert!(store.held(&sessions(3)).await.expect("an answer").is_empty());
+    assert!(store.held(&sessions(5)).await.expect("an answer").is_empty());
 }
 
 #[tokio::test]
