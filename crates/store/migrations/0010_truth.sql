@@ -469,8 +469,9 @@ CREATE OR REPLACE VIEW heartbeat_arrivals AS
 SELECT
     h.device_id AS device_id,
     h.received_at AS received_at,
-    least(h.taken_at, h.received_at) AS taken_at,
-    bitShiftLeft(toUInt64(greatest(toUnixTimestamp64Milli(least(h.taken_at, h.received_at)), 0)), 20) + bitAnd(h.identity, 1048575) AS version,
+    -- Not out of the column `taken_at`: over shards an ALIAS column and another of its name are one too many.
+    least(if(h.clock = 'device', h.device_time, h.received_at), h.received_at) AS taken_at,
+    bitShiftLeft(toUInt64(greatest(toUnixTimestamp64Milli(least(if(h.clock = 'device', h.device_time, h.received_at), h.received_at)), 0)), 20) + bitAnd(h.identity, 1048575) AS version,
     h.session_id AS session_id,
     h.session_messages_in AS messages_in,
     ifNull(h.next_s, 0) AS next_s,

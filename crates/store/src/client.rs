@@ -6,6 +6,7 @@ use std::time::Duration;
 use clickhouse::Client;
 use clickhouse::error::Error;
 
+use crate::cluster::{self, Cluster};
 use crate::{Config, ConfigError};
 
 /// A connection to ClickHouse. Cheap to clone.
@@ -13,6 +14,8 @@ use crate::{Config, ConfigError};
 pub struct Store {
     pub(crate) client: Client,
     pub(crate) database: String,
+    /// Empty for one server.
+    cluster: String,
     pub(crate) url: String,
     pub(crate) insert_timeout: Duration,
     pub(crate) kept: Kept,
@@ -40,15 +43,21 @@ impl Store {
     /// # Errors
     /// Where the password file cannot be read.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        let client = Client::default()
+        let mut client = Client::default()
             .with_url(&config.url)
             .with_user(&config.user)
             .with_password(config.password()?)
             .with_database(&config.database)
             .with_product_info("fleetpulse", env!("CARGO_PKG_VERSION"));
+        if !config.cluster.is_empty() {
+            for (name, value) in cluster::SETTINGS {
+                client = client.with_setting(*name, *value);
+            }
+        }
         Ok(Self {
             client,
             database: config.database.clone(),
+            cluster: config.cluster.clone(),
             url: config.url.clone(),
             insert_timeout: Duration::from_millis(config.insert_timeout_ms.into()),
             kept: Kept { raw_days: config.raw_days, sessions_years: config.sessions_years },
@@ -63,6 +72,12 @@ impl Store {
         let asked = self.client.query("SELECT 1").fetch_one::<u8>();
         let answer = tokio::time::timeout(timeout, asked).await.unwrap_or(Err(Error::TimedOut));
         answer.map(|_| ()).map_err(|source| self.query_error(source))
+    }
+
+    /// The cluster that the schema stands on; none on one server.
+    pub(crate) fn cluster(&self) -> Option<Cluster<'_>> {
+        let named = Cluster { name: &self.cluster, database: &self.database };
+        (!self.cluster.is_empty()).then_some(named)
     }
 
     pub(crate) fn query_error(&self, source: Error) -> QueryError {

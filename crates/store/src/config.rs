@@ -13,6 +13,9 @@ pub struct Config {
     pub url: String,
     /// Database of the schema; created by `migrate`. Default `fleetpulse`. Letters, digits and `_`.
     pub database: String,
+    /// Cluster that the schema stands on, as the servers' `remote_servers` name it; empty (the default) for one server. All roles of an
+    /// installation say the same, from `migrate` on: docs/cluster.md. Letters, digits and `_`.
+    pub cluster: String,
     /// Default `default`.
     pub user: String,
     /// File whose first line is the password; empty (the default) for none.
@@ -32,6 +35,7 @@ impl Default for Config {
         Self {
             url: "http://127.0.0.1:8123".into(),
             database: "fleetpulse".into(),
+            cluster: String::new(),
             user: "default".into(),
             password_file: PathBuf::new(),
             insert_timeout_ms: 30_000,
@@ -68,6 +72,7 @@ impl Config {
             .present("database", &self.database)
             .require("database", self.database.chars().all(plain), "may hold letters, digits and _ only")
             .require("database", self.database != "default", "may not be `default`: use one of its own")
+            .require("cluster", self.cluster.chars().all(plain), "may hold letters, digits and _ only")
             .present("user", &self.user)
             .within("insert_timeout_ms", self.insert_timeout_ms, 1_000..=600_000)
             .within("raw_days", self.raw_days, 90..=3_650)

@@ -11,6 +11,7 @@ use clickhouse::Row;
 use clickhouse::error::Error;
 use serde::Deserialize;
 
+use crate::cluster::{Cluster, LOCAL};
 use crate::insert::InsertError;
 use crate::rows::{BatchRow, Millis, RecordRow};
 use crate::{Store, migrate};
@@ -79,8 +80,8 @@ impl Store {
     pub async fn complete_views<R: RecordRow>(&self, rows: &[R]) -> Result<(), InsertError> {
         let Some(range) = Range::of(rows) else { return Ok(()) };
         let completed = async {
-            for view in self.views(R::TABLE).await? {
-                let statement = view.over(&self.database, R::TABLE, &range.condition::<R>())?;
+            for view in self.views(&self.tables(R::TABLE).taken).await? {
+                let statement = view.over(&self.database, &self.tables(R::TABLE), &range.condition::<R>())?;
                 // Said, not left to the default, which changed over versions: a target that has taken these rows once and lost them
                 // would drop them in silence.
                 let completing = self.client.query_raw(&statement).with_setting("insert_deduplicate", "0");
@@ -95,8 +96,8 @@ impl Store {
 
     /// Checks that every view of ours on this table can be completed: that its query reads the table once, by name.
     pub(crate) async fn check_views<R: RecordRow>(&self) -> Result<(), Error> {
-        for view in self.views(R::TABLE).await? {
-            view.over(&self.database, R::TABLE, "true")?;
+        for view in self.views(&self.tables(R::TABLE).taken).await? {
+            view.over(&self.database, &self.tables(R::TABLE), "true")?;
         }
         Ok(())
     }
@@ -131,25 +132,41 @@ impl Store {
         Ok(views.into_iter().filter(|view| migrate::makes_view(&view.name)).collect())
     }
 
+    /// What a table is to its views.
+    fn tables(&self, table: &'static str) -> Tables {
+        let taken = self.cluster().map_or_else(|| table.to_owned(), |_| Cluster::stands_in(table));
+        Tables { taken, whole: table }
+    }
+
     async fn in_time<T>(&self, asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::time::timeout(self.insert_timeout, asked).await.unwrap_or(Err(Error::TimedOut))
     }
 }
 
+/// A table as its views read it, and as everybody does. On a cluster views go over what one server takes; what they lack is completed out of
+/// all rows into all rows, so that it does not matter where they stand.
+struct Tables {
+    taken: String,
+    whole: &'static str,
+}
+
 impl View {
     /// The statement that inserts what the view makes of some rows of its table.
-    fn over(&self, database: &str, table: &str, condition: &str) -> Result<String, Error> {
+    fn over(&self, database: &str, tables: &Tables, condition: &str) -> Result<String, Error> {
         let cannot = |why| Error::Unsupported(format!("view {}: {why}", self.name));
         let target = self.definition.split(" TO ").nth(1).and_then(|rest| rest.split(" (").next());
         let target = target.ok_or_else(|| cannot("it writes into no table of its own"))?;
-        let from = format!("FROM {database}.{table} AS ");
+        let Tables { taken, whole } = tables;
+        let target =
+            if taken.as_str() == *whole { target } else { target.strip_suffix(LOCAL).unwrap_or(target) };
+        let from = format!("FROM {database}.{taken} AS ");
         let mut parts = self.query.split(&from);
         let (Some(before), Some(after), None) = (parts.next(), parts.next(), parts.next()) else {
             return Err(cannot("it does not read its table once"));
         };
         let columns = self.columns.join(", ");
         Ok(format!(
-            "INSERT INTO {target} ({columns}) {before}FROM (SELECT * FROM {database}.{table} WHERE {condition}) AS {after}"
+            "INSERT INTO {target} ({columns}) {before}FROM (SELECT * FROM {database}.{whole} WHERE {condition}) AS {after}"
         ))
     }
 }
@@ -197,10 +214,28 @@ mod tests {
         }
     }
 
+    fn one() -> Tables {
+        Tables { taken: "t".into(), whole: "t" }
+    }
+
+    #[test]
+    fn on_a_cluster_a_view_is_completed_out_of_all_rows_into_all_rows() {
+        let view = View {
+            definition: "CREATE MATERIALIZED VIEW d.v TO d.target_local (`a` String) AS SELECT".into(),
+            ..view("SELECT h.a AS a FROM d.t_local AS h")
+        };
+        let statement =
+            view.over("d", &Tables { taken: "t_local".into(), whole: "t" }, "x = 1").expect("plain");
+        assert_eq!(
+            statement,
+            "INSERT INTO d.target (a) SELECT h.a AS a FROM (SELECT * FROM d.t WHERE x = 1) AS h"
+        );
+    }
+
     #[test]
     fn a_view_is_completed_by_its_own_query_over_some_rows() {
         let statement =
-            view("SELECT h.a AS a FROM d.t AS h GROUP BY h.a").over("d", "t", "x = 1").expect("plain");
+            view("SELECT h.a AS a FROM d.t AS h GROUP BY h.a").over("d", &one(), "x = 1").expect("plain");
         let expected =
             "INSERT INTO d.target (a) SELECT h.a AS a FROM (SELECT * FROM d.t WHERE x = 1) AS h GROUP BY h.a";
         assert_eq!(statement, expected);
@@ -208,10 +243,10 @@ mod tests {
 
     #[test]
     fn a_view_that_reads_something_else_is_refused() {
-        assert!(view("SELECT a FROM d.other AS o").over("d", "t", "true").is_err());
+        assert!(view("SELECT a FROM d.other AS o").over("d", &one(), "true").is_err());
         assert!(
             view("SELECT a FROM d.t AS x JOIN (SELECT a FROM d.t AS y) USING a")
-                .over("d", "t", "true")
+                .over("d", &one(), "true")
                 .is_err()
         );
     }

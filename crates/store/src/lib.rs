@@ -11,10 +11,12 @@
 //! - [`Store::settle`]: usage by the hour and day, made out of the raw rows.
 //! - [`Store::registry_rows`] and beside it: the tables that people fill (`registry` says with what).
 //! - [`Store::migrate`]: brings the schema (`migrations/*.sql`) up to date; forward only, checked, repeatable.
+//!   With `clickhouse.cluster` set, on every server of a cluster: docs/cluster.md.
 //!
 //! What it does not do: retry, batch or decide what to do about an error: it tells the [`Trouble`], the writer acts.
 
 mod client;
+mod cluster;
 mod config;
 mod held;
 mod insert;
@@ -27,6 +29,7 @@ mod settle;
 mod trouble;
 
 pub use client::{QueryError, Store};
+pub use cluster::Step;
 pub use config::{Config, ConfigError};
 pub use held::Held;
 pub use insert::InsertError;

@@ -8,6 +8,7 @@ use clickhouse::Row;
 use clickhouse::error::Error;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::{Cluster, Step};
 use crate::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, NodeRow, RecordRow};
 use crate::trouble::{Class, Trouble};
 use crate::{QueryError, Store};
@@ -35,7 +36,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 10, name: "truth", sql: include_str!("../migrations/0010_truth.sql") },
 ];
 
-const LEDGER: &str = "
+const LEDGER: &str = "\
 CREATE TABLE IF NOT EXISTS schema_migrations
 (
     version    UInt32,
@@ -103,6 +104,16 @@ pub enum MigrateError {
         #[source]
         source: Error,
     },
+    /// The database was made with another setting of `clickhouse.cluster`.
+    #[error(
+        "database {database} was made for {made_for}: set `clickhouse.cluster` as it was then, or use another database"
+    )]
+    Shape {
+        /// Which database.
+        database: String,
+        /// What it was made for.
+        made_for: &'static str,
+    },
     /// The database lacks migrations.
     #[error("database {database} lacks {} migrations: run `fleetpulse migrate`", missing)]
     Behind {
@@ -119,10 +130,14 @@ impl Store {
     /// # Errors
     /// Where ClickHouse does not answer, a statement fails, or the database knows another content of a file.
     pub async fn migrate(&self) -> Result<Vec<Applied>, MigrateError> {
-        let create = format!("CREATE DATABASE IF NOT EXISTS `{}`", self.database);
+        let on = self.cluster().map(Cluster::everywhere).unwrap_or_default();
+        self.check_shape().await?;
+        let create = format!("CREATE DATABASE IF NOT EXISTS `{}`{on}", self.database);
         let outside = self.client.clone().with_database("system");
         outside.query(&create).execute().await.map_err(|source| self.query_error(source))?;
-        self.client.query(LEDGER).execute().await.map_err(|source| self.query_error(source))?;
+        for step in self.steps(LEDGER) {
+            self.client.query_raw(&step.sql).execute().await.map_err(|source| self.query_error(source))?;
+        }
         let missing = self.missing().await?;
         let mut applied = Vec::with_capacity(missing.len());
         for migration in missing {
@@ -143,12 +158,15 @@ impl Store {
 
     /// Sees to it that rows of a table are kept until `until`. What stands is not written anew for it: it goes as it is merged, or as whole parts.
     async fn keep(&self, table: &str, until: String) -> Result<(), MigrateError> {
+        let cluster = self.cluster();
+        let on = cluster.map(Cluster::everywhere).unwrap_or_default();
+        let table = cluster.map_or_else(|| table.to_owned(), |_| Cluster::stands_in(table));
         let known = "SELECT engine_full FROM system.tables WHERE database = ? AND name = ?";
-        let known = self.client.query(known).bind(&self.database).bind(table).fetch_one::<String>().await;
+        let known = self.client.query(known).bind(&self.database).bind(&table).fetch_one::<String>().await;
         if known.map_err(|source| self.query_error(source))?.contains(&format!(" TTL {until} ")) {
             return Ok(());
         }
-        let change = format!("ALTER TABLE {table} MODIFY TTL {until}");
+        let change = format!("ALTER TABLE {table}{on} MODIFY TTL {until}");
         let change = self.client.query_raw(&change).with_setting("materialize_ttl_after_modify", "0");
         change.execute().await.map_err(|source| self.query_error(source))?;
         Ok(())
@@ -159,6 +177,7 @@ impl Store {
     /// # Errors
     /// Where it is not so, or ClickHouse does not answer.
     pub async fn check_schema(&self) -> Result<(), MigrateError> {
+        self.check_shape().await?;
         match self.missing().await?.len() {
             0 => {}
             missing => return Err(MigrateError::Behind { database: self.database.clone(), missing }),
@@ -210,18 +229,14 @@ impl Store {
     }
 
     async fn apply(&self, migration: &Migration) -> Result<(), MigrateError> {
-        for statement in statements(migration.sql) {
+        for Step { guard, sql } in statements(migration.sql).flat_map(|statement| self.steps(statement)) {
             let failed = |source| MigrateError::Statement {
                 version: migration.version,
                 name: migration.name,
-                statement: statement
-                    .lines()
-                    .find(|line| !line.starts_with("--"))
-                    .unwrap_or_default()
-                    .to_owned(),
+                statement: sql.lines().find(|line| !line.starts_with("--")).unwrap_or_default().to_owned(),
                 source,
             };
-            let guard = guard(statement);
+            let guard = guard.as_deref();
             // Another node may be further by now: what a later migration has taken away must not come back.
             if self.is_noted(migration).await? {
                 return Ok(());
@@ -229,8 +244,12 @@ impl Store {
             if !self.wants(guard).await.map_err(failed)? {
                 continue;
             }
-            let done = self.client.query_raw(statement).execute().await;
-            if let Err(error) = done
+            let mut done = self.client.query_raw(&sql);
+            if self.cluster().is_some() {
+                // Rows that stand already are copied by each shard for itself.
+                done = done.with_setting("parallel_distributed_insert_select", "2");
+            }
+            if let Err(error) = done.execute().await
                 && !self.is_noted(migration).await?
                 && (guard.is_none() || self.wants(guard).await.map_err(failed)?)
             {
@@ -256,6 +275,38 @@ impl Store {
         Ok(noted.fetch_one::<u64>().await.map_err(|source| self.query_error(source))? > 0)
     }
 
+    /// What a statement of a migration is on these servers.
+    fn steps(&self, statement: &str) -> Vec<Step> {
+        let guard = guard(statement);
+        match self.cluster() {
+            Some(cluster) => cluster.steps(statement, guard),
+            None => vec![Step { guard: guard.map(str::to_owned), sql: statement.to_owned() }],
+        }
+    }
+
+    /// Every statement that [`Store::migrate`] runs on an empty database, in order, to be looked at.
+    pub fn migration_steps(&self) -> Vec<Step> {
+        migrated().flat_map(|statement| self.steps(statement)).collect()
+    }
+
+    /// A schema made for one server does not become one of a cluster, nor the other way round: its rows stand elsewhere.
+    async fn check_shape(&self) -> Result<(), MigrateError> {
+        let made = "SELECT countIf(name = 'connections'), countIf(name = 'connections_local') FROM system.tables WHERE database = ?";
+        // The database itself may not be there yet.
+        let outside = self.client.clone().with_database("system");
+        let made = outside.query(made).bind(&self.database).fetch_one::<(u64, u64)>().await;
+        let (plain, local) = made.map_err(|source| self.query_error(source))?;
+        match self.cluster() {
+            Some(_) if plain > 0 && local == 0 => Err(self.other_shape("one server")),
+            None if local > 0 => Err(self.other_shape("a cluster")),
+            _ => Ok(()),
+        }
+    }
+
+    fn other_shape(&self, made_for: &'static str) -> MigrateError {
+        MigrateError::Shape { database: self.database.clone(), made_for }
+    }
+
     /// Whether a statement under this guard is to be run.
     async fn wants(&self, guard: Option<&str>) -> Result<bool, Error> {
         match guard {
@@ -276,6 +327,11 @@ pub(crate) fn makes_view(name: &str) -> bool {
 
 fn checksum(migration: &Migration) -> u64 {
     xxhash_rust::xxh3::xxh3_64(migration.sql.as_bytes())
+}
+
+/// The statements of all files, and before them that of the table that says which were applied.
+pub(crate) fn migrated() -> impl Iterator<Item = &'static str> {
+    std::iter::once(LEDGER).chain(MIGRATIONS.iter().flat_map(|migration| statements(migration.sql)))
 }
 
 /// The statements of a file: each ends with a semicolon at the end of a line.

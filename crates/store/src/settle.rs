@@ -75,7 +75,7 @@ const STOOD: &str = "
         SELECT device_id, from_hour FROM settle_touched
         WHERE run = {run:UInt64} AND late = {late:UInt8} AND device_id >= {first:String} AND device_id <= {last:String}
     ) AS t ON t.device_id = u.device_id
-    WHERE u.hour < t.from_hour AND u.last_at > toDateTime64(0, 3, 'UTC')
+    WHERE u.hour < t.from_hour AND toUnixTimestamp64Milli(u.last_at) > 0
     GROUP BY device_id, source, counter";
 
 /// What was settled before.

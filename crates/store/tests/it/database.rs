@@ -6,6 +6,8 @@ use store::{Config, Store};
 pub(crate) struct Database {
     pub url: String,
     pub name: String,
+    /// As `clickhouse.cluster`.
+    pub cluster: String,
 }
 
 impl Database {
@@ -14,19 +16,28 @@ impl Database {
             "$FLEETPULSE_TEST_CLICKHOUSE_URL: this test needs a real clickhouse, run `cargo xtask test`",
         );
         let name = format!("test_{test}");
-        let outside = Self { url: url.clone(), name: "system".into() };
+        Self::at(url, name)
+    }
+
+    /// An empty one on that server.
+    pub(crate) fn at(url: String, name: String) -> Self {
+        let outside = Self { url: url.clone(), name: "system".into(), cluster: String::new() };
         outside.ask(&format!("DROP DATABASE IF EXISTS {name}"));
         outside.ask(&format!("CREATE DATABASE {name}"));
-        Self { url, name }
+        Self { url, name, cluster: String::new() }
     }
 
     pub(crate) fn ask(&self, statement: &str) -> String {
+        self.try_ask(statement).unwrap_or_else(|error| panic!("{statement}: {error}"))
+    }
+
+    /// The answer, or what the server said in place of one.
+    pub(crate) fn try_ask(&self, statement: &str) -> Result<String, String> {
         let url = format!("{}/?database={}", self.url, self.name);
         let request = ureq::post(&url).config().proxy(None).http_status_as_error(false).build();
         let mut answer = request.send(statement).expect("an answer");
         let text = answer.body_mut().read_to_string().expect("a text");
-        assert_eq!(answer.status(), 200, "{statement}: {text}");
-        text.trim_end_matches('\n').to_owned()
+        if answer.status() == 200 { Ok(text.trim_end_matches('\n').to_owned()) } else { Err(text) }
     }
 
     /// A presence event `ago` seconds ago, in the columns of the first release.
@@ -51,6 +62,11 @@ impl Database {
 
     /// The settings of that client.
     pub(crate) fn config(&self) -> Config {
-        Config { url: self.url.clone(), database: self.name.clone(), ..Config::default() }
+        Config {
+            url: self.url.clone(),
+            database: self.name.clone(),
+            cluster: self.cluster.clone(),
+            ..Config::default()
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use crate::database::Database;
@@ -88,6 +89,19 @@ fn a_settled_counter_is_what_the_device_moved() {
         database.ask("SELECT sum(modem_tx_bytes), sum(heartbeats) FROM device_days"),
         format!("{moved}\t5")
     );
+}
+
+/// A fleet settles in three runs, on a database that holds nothing yet: its hours and days are the oracle's.
+pub(crate) fn settles_as_the_oracle_says(database: &Database, runtime: &tokio::runtime::Runtime) {
+    let mut runner = TestRunner::deterministic();
+    let devices = proptest::collection::vec(proptest::collection::vec(history::op(), 20..60), 12..13);
+    let devices = devices.new_tree(&mut runner).expect("devices").current();
+    let told = tell(&devices, 7);
+    for (phase, rows) in told.phases.iter().enumerate() {
+        insert(database, rows, phase == 0);
+        runtime.block_on(database.store().settle()).expect("settled");
+    }
+    compare(database, &told.rows).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// What arrives, in which order, between which runs.
