@@ -53,6 +53,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::Config;
+pub use rows::EventRows;
 
 /// Why the writer ended before it was asked to.
 #[derive(Debug, thiserror::Error)]

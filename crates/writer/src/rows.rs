@@ -1,13 +1,13 @@
 //! The rows of a batch, by table, and the counts of it that stand in `batches`.
 
-use bus::Stream;
+use bus::{Lane, Offset, Partition, Stream};
 use store::rows::{
     BatchRow, CommandRow, ConnectionRow, DeadLetterRow, GapRow, HeartbeatRow, LedgerRow, Millis, NodeRow,
     stream,
 };
 
 use crate::batch::Batch;
-use crate::row::{self, Row};
+use crate::row::{self, Input, Row};
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -131,17 +131,44 @@ impl Rows {
     }
 }
 
+/// The rows of some events, made as the writer makes them.
+#[derive(Clone, Debug, Default)]
+pub struct EventRows {
+    /// Rows of `heartbeats`.
+    pub heartbeats: Vec<HeartbeatRow>,
+    /// Rows of `connections`.
+    pub connections: Vec<ConnectionRow>,
+    /// Rows of `nodes`.
+    pub nodes: Vec<NodeRow>,
+}
+
+impl EventRows {
+    /// The rows of encoded events that stand in partition 0 of their topic at these offsets. For whoever has a history and no Kafka;
+    /// commands, ledgers and what is no event are left out.
+    pub fn of<'a>(records: impl Iterator<Item = (i64, &'a [u8])>) -> Self {
+        let lane = Lane { stream: Stream::Events, partition: Partition(0) };
+        let mut rows = Self::default();
+        for (offset, payload) in records {
+            match row::of(&Input { lane, offset: Offset(offset), produced_at_ms: 0, payload }) {
+                Row::Heartbeat(row) => rows.heartbeats.push(*row),
+                Row::Connection(row) => rows.connections.push(row),
+                Row::Node(row) => rows.nodes.push(row),
+                Row::DeadLetter(_) | Row::Command(_) | Row::Ledger(_) => {}
+            }
+        }
+        rows
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
-    use bus::{Lane, Offset, Partition};
     use event::v1::event::Kind;
     use event::v1::{Clock, Event, Heartbeat, NodeAlive};
     use prost::Message;
 
     use super::*;
-    use crate::row::Input;
 
     fn heartbeat(node: &str, received_at_ms: i64) -> Vec<u8> {
         let heartbeat = Heartbeat { clock: Clock::Gateway.into(), ..Heartbeat::default() };

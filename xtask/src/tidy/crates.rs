@@ -41,6 +41,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // Must build where there is no C compiler: so none of the others.
     ("xtask", &["devstack"]),
     ("system-tests", &["*"]),
+    ("oracle", &["*"]),
     ("benches", &["broker", "mqtt", "decode", "event"]),
 ];
 
@@ -65,7 +66,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     // The gateway has routes of its own on the operations port: commands to devices.
     ("axum", &["ops", "gateway"]),
 ];
-const OUTSIDERS: &[&str] = &["system-tests", "benches"];
+const OUTSIDERS: &[&str] = &["system-tests", "oracle", "benches"];
 
 /// The one crate that may have unsafe code, and so its own lints.
 const UNSAFE: &str = "chserver";
