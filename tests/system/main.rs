@@ -21,6 +21,7 @@ mod packet_cases;
 mod pipeline;
 mod protocol;
 mod recovery;
+mod registry;
 mod rejects;
 mod replay;
 mod services;

@@ -23,7 +23,7 @@ pub(crate) struct Pipeline {
     folder: PathBuf,
     settings: Vec<String>,
     pub gateway_operations: SocketAddr,
-    writer_operations: SocketAddr,
+    pub writer_operations: SocketAddr,
 }
 
 impl Pipeline {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::registry_cli::RegistryCommand;
+
 /// Every PUBACK is a row: MQTT heartbeats of a fleet into Kafka and ClickHouse.
 ///
 /// Settings come from the defaults, then a TOML file, then the environment (FLEETPULSE_SECTION_KEY, for example
@@ -42,6 +44,9 @@ pub(crate) enum Command {
     /// Settle usage now: make the hours and days that were touched anew out of the raw rows. Writers do it by themselves
     /// (writer.settle_every_s).
     Settle,
+    /// Say what people know of the fleet: customers, fleets, plans, SIMs, devices, budgets, shipments, tickets.
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Act as a fleet of devices.
     Simulate(Simulate),
     /// Look at the settings.

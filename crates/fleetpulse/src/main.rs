@@ -6,6 +6,9 @@
 mod access_command;
 mod cli;
 mod ledger_command;
+mod progress;
+mod registry_cli;
+mod registry_command;
 mod replay_command;
 mod roles;
 mod settings;
@@ -49,6 +52,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(asked) => ledger_command::run(&load()?, &asked),
         Command::Replay(asked) => replay_command::run(&load()?, &asked),
         Command::Settle => roles::settle(&load()?),
+        Command::Registry(asked) => registry_command::run(&load()?, &asked),
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Config(ConfigCommand::Check { scope }) => {
             let roles: &[Role] = match scope {

@@ -3,22 +3,19 @@
 //! Exit code 0 where everything is back (or would be, in a dry run), 1 where something is not, and then it is named, 2 where it could
 //! not be looked at to the end.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use store::Store;
 use writer::replay::{self, Asked, LettersReport, Progress, Report, Run};
 
 use crate::cli::{Moment, Replay};
+use crate::progress::Told;
 use crate::roles;
 use crate::settings::{Section, Settings};
 
 const EXIT_NOT_ALL: u8 = 1;
 const EXIT_UNSEEN: u8 = 2;
-/// Between two lines where there is no terminal.
-const TOLD_EVERY: Duration = Duration::from_secs(3);
 
 pub(crate) fn run(settings: &Settings, asked: &Replay) -> anyhow::Result<ExitCode> {
     settings.validate(&[Section::Kafka, Section::Clickhouse, Section::Writer, Section::Gateway])?;
@@ -38,8 +35,8 @@ fn replayed(settings: &Settings, asked: &Replay) -> anyhow::Result<ExitCode> {
         Asked { from_ms: millis(asked.from, now), to_ms: asked.to.map_or(now, |to| millis(to, now)), run };
     anyhow::ensure!(span.from_ms < span.to_ms, "--from is not before --to");
     let store = Store::new(&settings.clickhouse)?;
-    let mut told = Told::new();
-    let mut progress = |progress| told.tell(progress);
+    let mut told = Told::of("records");
+    let mut progress = |Progress { done, of }| told.tell(done, of);
     let runtime = roles::runtime()?;
     let mut out = std::io::stdout().lock();
     let code = if asked.dead_letters {
@@ -128,46 +125,10 @@ fn millis(moment: Moment, now: i64) -> i64 {
     .max(0)
 }
 
-/// Tells how far it is on stderr: a bar for a person, a line now and then for a log.
-struct Told {
-    bar: Option<ProgressBar>,
-    told_at: Instant,
-}
-
-impl Told {
-    fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style =
-                ProgressStyle::with_template("{wide_bar} {pos} of {len} records, {per_sec}, {eta} left");
-            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        });
-        Self { bar, told_at: Instant::now() }
-    }
-
-    fn tell(&mut self, Progress { done, of }: Progress) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_length(of);
-                bar.set_position(done);
-            }
-            None if self.told_at.elapsed() >= TOLD_EVERY => {
-                self.told_at = Instant::now();
-                eprintln!("{done} of {of} records");
-            }
-            None => {}
-        }
-    }
-
-    /// The counts follow in its place.
-    fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use writer::replay::Tally;
 
     use super::*;

@@ -31,7 +31,7 @@ pub(crate) fn sections(roles: &[Role]) -> Vec<Section> {
                 Section::Broker,
                 Section::Commands,
             ]),
-            Role::Writer => sections.extend([Section::Clickhouse, Section::Writer]),
+            Role::Writer => sections.extend([Section::Clickhouse, Section::Writer, Section::Registry]),
         }
     }
     sections
@@ -93,6 +93,9 @@ pub(crate) fn run(settings: Settings, roles: &[Role]) -> anyhow::Result<ExitCode
             let health = Health::default();
             let port =
                 Operations::bind(settings.writer.operations_listen, "writer.operations_listen").await?;
+            let people = store::Store::new(&settings.clickhouse)?;
+            let people = registry::Endpoint::new(settings.registry.clone(), people)?;
+            let port = port.with_routes(people.routes());
             operations.spawn(port.serve(metrics.clone(), health.clone(), stop_operations.clone()));
             let ended = writer::run(
                 settings.writer.clone(),

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 pub(crate) const EXAMPLE: &str = include_str!("../../../deploy/fleetpulse.toml");
 
 #[cfg(test)]
-const ALL_SECTIONS: [Section; 9] = [
+const ALL_SECTIONS: [Section; 10] = [
     Section::Log,
     Section::Kafka,
     Section::Clickhouse,
@@ -24,6 +24,7 @@ const ALL_SECTIONS: [Section; 9] = [
     Section::Broker,
     Section::Commands,
     Section::Writer,
+    Section::Registry,
 ];
 
 const ENVIRONMENT_PREFIX: &str = "FLEETPULSE_";
@@ -40,6 +41,7 @@ pub(crate) enum Section {
     Broker,
     Commands,
     Writer,
+    Registry,
 }
 
 /// Everything that can be set.
@@ -55,6 +57,7 @@ pub(crate) struct Settings {
     pub broker: broker::Config,
     pub commands: gateway::downlink::Config,
     pub writer: writer::Config,
+    pub registry: registry::Config,
 }
 
 /// The settings cannot be used; every reason at once.
@@ -141,6 +144,7 @@ impl Settings {
                 Section::Broker => self.broker.validate(),
                 Section::Commands => self.commands.validate(),
                 Section::Writer => self.writer.validate(),
+                Section::Registry => self.registry.validate(),
             })
             .collect();
         if problems.is_empty() { Ok(()) } else { Err(Invalid(problems)) }

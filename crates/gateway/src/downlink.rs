@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use command::{CommandId, InvalidName, IssuedCommand};
 pub use config::Config;
-pub use http::{Endpoint, TokenError};
+pub use http::Endpoint;
 pub use pending::Full;
 
 use crate::ledger::Ledger;

@@ -9,6 +9,7 @@
 //! - [`Store::ledger`] and beside it: what adds up, and what does not.
 //! - [`Store::dead_letters`]: dead letters, to be read again.
 //! - [`Store::settle`]: usage by the hour and day, made out of the raw rows.
+//! - [`Store::registry_rows`] and beside it: the tables that people fill (`registry` says with what).
 //! - [`Store::migrate`]: brings the schema (`migrations/*.sql`) up to date; forward only, checked, repeatable.
 //!
 //! What it does not do: retry, batch or decide what to do about an error: it tells the [`Trouble`], the writer acts.
@@ -20,6 +21,7 @@ mod insert;
 mod ledger;
 mod letters;
 mod migrate;
+mod registry;
 pub mod rows;
 mod settle;
 mod trouble;
@@ -32,4 +34,8 @@ pub use ledger::{HeartbeatKey, LedgerLine, Standing};
 pub use letters::{DeadLetter, LetterPlace};
 pub use migrate::{Applied, MigrateError};
 pub use settle::Settled;
+pub use registry::{
+    Author, Form, RegistryAct, RegistryChange, RegistryColumn, RegistryInsertError, RegistryNote,
+    RegistryRow, RegistryTable, SimHistory, SimTurn,
+};
 pub use trouble::{Class, Trouble};

@@ -32,6 +32,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 7, name: "storage", sql: include_str!("../migrations/0007_storage.sql") },
     Migration { version: 8, name: "usage", sql: include_str!("../migrations/0008_usage.sql") },
     Migration { version: 10, name: "truth", sql: include_str!("../migrations/0010_truth.sql") },
+    Migration { version: 9, name: "registry", sql: include_str!("../migrations/0009_registry.sql") },
 ];
 
 const LEDGER: &str = "
@@ -260,6 +261,8 @@ mod tests {
     #[test]
     fn migrations_stand_in_the_order_of_their_numbers() {
         assert!(MIGRATIONS.is_sorted_by(|one, next| one.version < next.version));
+    fn migrations_are_numbered_in_order() {
+        assert!(MIGRATIONS.windows(2).all(|pair| pair[0].version < pair[1].version));
     }
 
     #[test]

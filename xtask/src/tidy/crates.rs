@@ -63,8 +63,9 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("prost", &["event", "gateway", "writer"]),
     ("prost-build", &["event"]),
     ("protox", &["event"]),
-    // The gateway has routes of its own on the operations port: commands to devices.
-    ("axum", &["ops", "gateway"]),
+    // Two have routes of their own on the operations port: commands to devices, and the registry.
+    ("axum", &["ops", "gateway", "registry"]),
+    ("csv", &["registry"]),
 ];
 const OUTSIDERS: &[&str] = &["system-tests", "oracle", "benches"];
 

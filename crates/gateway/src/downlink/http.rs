@@ -3,7 +3,6 @@
 //! Served on the operations port, to whoever has the token. The token is looked at before the body; the body is bounded in bytes
 //! and in time, the requests in number. Every refusal is JSON with `error`, a name for programs, and `message`, for people.
 
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use event::{DeviceId, Millis};
+use ops::{BearerToken, NotAdmitted, TokenError};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
@@ -23,32 +23,10 @@ use uuid::Uuid;
 
 use super::{CommandId, Config, Downlink, IssueError, NewCommand};
 
-/// Shortest token: 16 characters of base64 are 96 bits.
-const TOKEN_BYTES_MIN: usize = 16;
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room in the body for what stands around the payload.
 const AROUND_PAYLOAD_BYTES: usize = 4_096;
-
-/// The file with the token is of no use.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// It cannot be read.
-    #[error("cannot read the token file {} (setting `commands.token_file`)", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Its first line is too short to be a secret.
-    #[error("the first line of {} (setting `commands.token_file`) has less than {TOKEN_BYTES_MIN} characters", path.display())]
-    Short {
-        /// The file.
-        path: PathBuf,
-    },
-}
 
 /// The HTTP side of the commands. Cheap to clone. Answers 503 until it is attached.
 #[derive(Clone)]
@@ -57,7 +35,7 @@ pub struct Endpoint {
 }
 
 struct Inner {
-    token: Option<Vec<u8>>,
+    token: BearerToken,
     body_bytes_max: usize,
     requests: Semaphore,
     downlink: OnceLock<Downlink>,
@@ -69,21 +47,9 @@ impl Endpoint {
     /// # Errors
     /// Where the file cannot be read or has no token.
     pub fn new(config: &Config) -> Result<Self, TokenError> {
-        let path = &config.token_file;
-        let token = if path.as_os_str().is_empty() {
-            None
-        } else {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| TokenError::Read { path: path.clone(), source })?;
-            let token = text.lines().next().unwrap_or_default().trim().as_bytes().to_vec();
-            if token.len() < TOKEN_BYTES_MIN {
-                return Err(TokenError::Short { path: path.clone() });
-            }
-            Some(token)
-        };
         Ok(Self {
             inner: Arc::new(Inner {
-                token,
+                token: BearerToken::read(&config.token_file, "commands.token_file")?,
                 // Escapes and base64 make a payload larger, at most twice where it is not mostly control characters.
                 body_bytes_max: config.payload_bytes_max as usize * 2 + AROUND_PAYLOAD_BYTES,
                 requests: Semaphore::new(config.requests_max.into()),
@@ -107,21 +73,7 @@ impl Endpoint {
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<&Downlink, Refused> {
-        let Some(token) = &self.inner.token else {
-            return Err(Refused::new(
-                StatusCode::FORBIDDEN,
-                "not_configured",
-                "commands are not taken in: set `commands.token_file`",
-            ));
-        };
-        let given = headers.get(header::AUTHORIZATION).map(header::HeaderValue::as_bytes);
-        if !given.and_then(bearer).is_some_and(|given| same(given, token)) {
-            return Err(Refused::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "a bearer token is needed, and it was not this one",
-            ));
-        }
+        self.inner.token.admit(headers).map_err(Refused::from)?;
         self.inner.downlink.get().ok_or_else(|| {
             Refused::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "the gateway is still starting")
         })
@@ -131,20 +83,8 @@ impl Endpoint {
 /// Without the token.
 impl std::fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Endpoint").field("configured", &self.inner.token.is_some()).finish_non_exhaustive()
+        f.debug_struct("Endpoint").field("token", &self.inner.token).finish_non_exhaustive()
     }
-}
-
-/// The token of an `Authorization` header; the scheme in any case (RFC 9110, 11.1).
-fn bearer(value: &[u8]) -> Option<&[u8]> {
-    let (scheme, token) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
-}
-
-/// Takes as long for a wrong first byte as for a wrong last one. That the length can be told from the time gives nothing away.
-fn same(given: &[u8], token: &[u8]) -> bool {
-    let differing = given.iter().zip(token).fold(0, |differing, (a, b)| differing | (a ^ b));
-    std::hint::black_box(differing) == 0 && given.len() == token.len()
 }
 
 /// A body, as it is documented in deploy/README.md.
@@ -254,6 +194,23 @@ impl Refused {
 
     fn bad(error: &'static str, message: &impl ToString) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error, message.to_string())
+    }
+}
+
+impl From<NotAdmitted> for Refused {
+    fn from(why: NotAdmitted) -> Self {
+        match why {
+            NotAdmitted::NotConfigured => Self::new(
+                StatusCode::FORBIDDEN,
+                "not_configured",
+                "commands are not taken in: set `commands.token_file`",
+            ),
+            NotAdmitted::Unauthorized => Self::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "a bearer token is needed, and it was not this one",
+            ),
+        }
     }
 }
 

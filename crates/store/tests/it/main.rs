@@ -3,6 +3,7 @@
 mod database;
 mod held;
 mod ledger;
+mod registry;
 mod trouble;
 mod upgrade;
 mod usage;
