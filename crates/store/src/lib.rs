@@ -10,6 +10,7 @@
 //! - [`Store::dead_letters`]: dead letters, to be read again.
 //! - [`Store::settle`]: usage by the hour and day, made out of the raw rows.
 //! - [`Store::registry_rows`] and beside it: the tables that people fill (`registry` says with what).
+//! - [`Store::report`]: the questions of `reports/*.sql`, bounded and read-only.
 //! - [`Store::migrate`]: brings the schema (`migrations/*.sql`) up to date; forward only, checked, repeatable.
 //!
 //! What it does not do: retry, batch or decide what to do about an error: it tells the [`Trouble`], the writer acts.
@@ -22,6 +23,7 @@ mod ledger;
 mod letters;
 mod migrate;
 mod registry;
+mod report;
 pub mod rows;
 mod settle;
 mod trouble;
@@ -33,9 +35,10 @@ pub use insert::InsertError;
 pub use ledger::{HeartbeatKey, LedgerLine, Standing};
 pub use letters::{DeadLetter, LetterPlace};
 pub use migrate::{Applied, MigrateError};
-pub use settle::Settled;
 pub use registry::{
     Author, Form, RegistryAct, RegistryChange, RegistryColumn, RegistryInsertError, RegistryNote,
     RegistryRow, RegistryTable, SimHistory, SimTurn,
 };
+pub use report::{Answer, Column, Kind, Parameter, Report, ReportError};
+pub use settle::Settled;
 pub use trouble::{Class, Trouble};

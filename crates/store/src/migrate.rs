@@ -31,8 +31,9 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "ledger", sql: include_str!("../migrations/0006_ledger.sql") },
     Migration { version: 7, name: "storage", sql: include_str!("../migrations/0007_storage.sql") },
     Migration { version: 8, name: "usage", sql: include_str!("../migrations/0008_usage.sql") },
-    Migration { version: 10, name: "truth", sql: include_str!("../migrations/0010_truth.sql") },
     Migration { version: 9, name: "registry", sql: include_str!("../migrations/0009_registry.sql") },
+    Migration { version: 10, name: "truth", sql: include_str!("../migrations/0010_truth.sql") },
+    Migration { version: 11, name: "reports", sql: include_str!("../migrations/0011_reports.sql") },
 ];
 
 const LEDGER: &str = "
@@ -261,8 +262,6 @@ mod tests {
     #[test]
     fn migrations_stand_in_the_order_of_their_numbers() {
         assert!(MIGRATIONS.is_sorted_by(|one, next| one.version < next.version));
-    fn migrations_are_numbered_in_order() {
-        assert!(MIGRATIONS.windows(2).all(|pair| pair[0].version < pair[1].version));
     }
 
     #[test]
@@ -280,6 +279,7 @@ mod tests {
                     "MODIFY TTL",
                     "MATERIALIZE COLUMN",
                     "DROP VIEW IF EXISTS",
+                    "DROP TABLE IF EXISTS",
                     "INSERT INTO device_status_state",
                 ];
                 let repeatable = repeatable.iter().any(|form| code.contains(form));

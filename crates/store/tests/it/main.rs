@@ -4,6 +4,7 @@ mod database;
 mod held;
 mod ledger;
 mod registry;
+mod report;
 mod trouble;
 mod upgrade;
 mod usage;
