@@ -113,7 +113,7 @@ fn object(report: &Report, answer: &Answer, out: &mut impl Write) -> io::Result<
 
 fn page(report: &Report, answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "# {}\n\n{}\n", report.name, report.question)?;
-    for (name, value) in answer.with.iter().filter(|(_, value)| value.len() <= CELL_CHARACTERS_MAX) {
+    for (name, value) in answer.with.iter().filter(|(_, value)| !value.starts_with('[')) {
         writeln!(out, "- {name}: `{}`", value.replace('`', "'"))?;
     }
     let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();

@@ -32,7 +32,7 @@ WITH
     spread AS
     (
         SELECT b.customer_id AS customer_id, count() AS days, avg(b.bytes) AS mean,
-            -- One degree of freedom goes with each weekday's mean; too few days leave none.
+            -- One degree of freedom goes with each weekday's mean, and too few days leave none.
             if(count() > uniqExact(w.weekday), sum(pow(b.bytes - w.mean, 2)) / (count() - uniqExact(w.weekday)), NULL) AS variance
         FROM by_day AS b INNER JOIN weekdays AS w ON w.customer_id = b.customer_id AND w.weekday = toDayOfWeek(b.day)
         GROUP BY customer_id
