@@ -37,27 +37,35 @@ SELECT d.device_id AS device_id, toString(d.fleet_id) AS fleet_id, f.customer_id
 FROM devices AS d
 LEFT JOIN fleets AS f ON f.fleet_id = d.fleet_id;
 
--- Usage of the billing month of each device's own customer, by device, SIM, network, state and the plan that the SIM had then. Whole days
--- out of the days; out of the hours where a month begins or a plan changes within a day. A plan that changes within an hour counts from the
--- next one on. `plan_id` is empty where the SIM has no plan with valid conditions.
+-- Usage of the billing month of each device's own customer, by device, SIM, network, state and the plan that the SIM had then: the days
+-- that are nearest to it, and out of the hours what lies between their edges and the month's, added or taken away. Where a plan changes within
+-- a day, its hours. A plan that changes within an hour counts from the next one on. `plan_id` is empty where the SIM has no plan with valid
+-- conditions.
 CREATE OR REPLACE VIEW billing_usage AS
 WITH
-    months AS (SELECT customer_id, from_at, to_at FROM billing_months(month = {month:Date})),
-    changes AS
+    months AS
     (
-        SELECT DISTINCT t.iccid AS iccid, toDate(t.since, 'UTC') AS day
+        SELECT customer_id, from_at, to_at, toDate(from_at + INTERVAL 12 HOUR, 'UTC') AS first_day, toDate(to_at + INTERVAL 12 HOUR, 'UTC') AS end_day,
+            toDateTime(first_day, 'UTC') AS first_at, toDateTime(end_day, 'UTC') AS end_at
+        FROM billing_months(month = {month:Date})
+    ),
+    -- SIMs that change their plan about that time, and the days within which they do.
+    changed AS
+    (
+        SELECT t.iccid AS iccid, t.since AS since
         FROM sim_plan_terms AS t
         WHERE t.since >= toDateTime64({month:Date}, 3, 'UTC') - INTERVAL 32 DAY AND t.since < toDateTime64({month:Date}, 3, 'UTC') + INTERVAL 65 DAY
-            AND t.since != toDateTime64(toDate(t.since, 'UTC'), 3, 'UTC')
     ),
-    broken_days AS
+    broken AS (SELECT DISTINCT iccid, toDate(c.since, 'UTC') AS day FROM changed AS c WHERE c.since != toDateTime64(toDate(c.since, 'UTC'), 3, 'UTC')),
+    edge_hours AS
     (
-        SELECT arrayJoin([toDate(from_at, 'UTC'), toDate(to_at, 'UTC')]) AS day FROM months
-        UNION ALL
-        SELECT day FROM changes
+        SELECT DISTINCT arrayJoin(arrayConcat(
+            arrayMap(i -> least(from_at, first_at) + toIntervalHour(i), range(toUInt32(abs(dateDiff('hour', from_at, first_at))))),
+            arrayMap(i -> least(to_at, end_at) + toIntervalHour(i), range(toUInt32(abs(dateDiff('hour', to_at, end_at))))))) AS hour
+        FROM months
     )
 SELECT
-    m.customer_id AS customer_id,
+    u.customer_id AS customer_id,
     u.fleet_id AS fleet_id,
     u.device_id AS device_id,
     u.iccid AS iccid,
@@ -66,39 +74,49 @@ SELECT
     t.iccid != '' AND t.until > u.at AS has_terms,
     if(has_terms, toString(t.plan_id), '') AS plan_id,
     if(has_terms, t.valid_from, toDate(0)) AS valid_from,
-    sum(u.heartbeats) AS heartbeats,
-    sum(u.modem_bytes) AS modem_bytes,
-    sum(u.gateway_bytes) AS gateway_bytes
+    toUInt64(greatest(sum(u.heartbeats), 0)) AS heartbeats,
+    toUInt64(greatest(sum(u.modem_bytes), 0)) AS modem_bytes,
+    toUInt64(greatest(sum(u.gateway_bytes), 0)) AS gateway_bytes
 FROM
 (
-    SELECT o.customer_id AS customer_id, o.fleet_id AS fleet_id, p.is_day AS is_day, p.device_id AS device_id, p.at AS at, p.iccid AS iccid,
-        p.plmn AS plmn, p.state AS state, p.heartbeats AS heartbeats, p.modem_bytes AS modem_bytes, p.gateway_bytes AS gateway_bytes
+    SELECT
+        m.customer_id AS customer_id, o.fleet_id AS fleet_id, p.device_id AS device_id, p.iccid AS iccid, p.plmn AS plmn, p.state AS state,
+        -- A SIM that keeps its plan has the same one all the time.
+        if(p.iccid IN (SELECT iccid FROM changed), p.at, m.from_at) AS at,
+        multiIf(
+            p.kind = 'day', p.at >= m.first_at AND p.at < m.end_at,
+            p.kind = 'hour', p.at >= m.from_at AND p.at < m.to_at,
+            -- Between the days' edge and the month's.
+            (p.at >= m.from_at AND p.at < m.first_at) OR (p.at >= m.end_at AND p.at < m.to_at), 1,
+            (p.at >= m.first_at AND p.at < m.from_at) OR (p.at >= m.to_at AND p.at < m.end_at), -1,
+            0) AS sign,
+        sum(toInt64(p.heartbeats) * sign) AS heartbeats,
+        sum(toInt64(p.modem_bytes) * sign) AS modem_bytes,
+        sum(toInt64(p.gateway_bytes) * sign) AS gateway_bytes
     FROM
     (
-        SELECT true AS is_day, d.device_id AS device_id, toDateTime(d.day, 'UTC') AS at, d.iccid AS iccid, toString(d.plmn) AS plmn,
+        SELECT 'day' AS kind, d.device_id AS device_id, toDateTime(d.day, 'UTC') AS at, d.iccid AS iccid, toString(d.plmn) AS plmn,
             toString(d.state) AS state, d.heartbeats AS heartbeats, d.modem_tx_bytes + d.modem_rx_bytes AS modem_bytes,
             d.gateway_tx_bytes + d.gateway_rx_bytes AS gateway_bytes
         FROM device_days AS d
-        WHERE d.day >= toStartOfMonth({month:Date}) - 1 AND d.day < toStartOfMonth({month:Date}) + 62
-            AND (d.iccid, d.day) NOT IN (SELECT iccid, day FROM changes)
+        WHERE d.day >= (SELECT min(first_day) FROM months) AND d.day < (SELECT max(end_day) FROM months)
+            AND (d.iccid, d.day) NOT IN (SELECT iccid, day FROM broken)
         UNION ALL
-        SELECT false, d.device_id, d.hour, d.iccid, toString(d.plmn), toString(d.state), d.heartbeats, d.modem_tx_bytes + d.modem_rx_bytes,
-            d.gateway_tx_bytes + d.gateway_rx_bytes
+        SELECT if((d.iccid, toDate(d.hour, 'UTC')) IN (SELECT iccid, day FROM broken), 'hour', 'edge'), d.device_id, d.hour, d.iccid, toString(d.plmn), toString(d.state), d.heartbeats,
+            d.modem_tx_bytes + d.modem_rx_bytes, d.gateway_tx_bytes + d.gateway_rx_bytes
         FROM device_hours AS d
-        WHERE toDate(d.hour, 'UTC') IN (SELECT day FROM broken_days)
-            AND d.hour >= toDateTime(toStartOfMonth({month:Date}), 'UTC') - INTERVAL 1 DAY
-            AND d.hour < toDateTime(toStartOfMonth({month:Date}), 'UTC') + INTERVAL 62 DAY
+        WHERE d.hour >= (SELECT min(least(from_at, first_at)) FROM months) AND d.hour < (SELECT max(greatest(to_at, end_at)) FROM months)
+            AND (d.hour IN (SELECT hour FROM edge_hours)
+                OR (toDate(d.hour, 'UTC') IN (SELECT day FROM broken) AND (d.iccid, toDate(d.hour, 'UTC')) IN (SELECT iccid, day FROM broken)))
     ) AS p
     LEFT JOIN device_owners AS o ON o.device_id = p.device_id
+    INNER JOIN months AS m ON m.customer_id = o.customer_id
+    WHERE sign != 0
+    GROUP BY customer_id, fleet_id, device_id, iccid, plmn, state, at, sign
 ) AS u
-INNER JOIN months AS m ON m.customer_id = u.customer_id
 ASOF LEFT JOIN sim_plan_terms AS t ON t.iccid = u.iccid AND t.since <= u.at
-WHERE u.at >= m.from_at AND u.at < m.to_at
-    AND if(u.is_day,
-        u.at + INTERVAL 1 DAY <= m.to_at,
-        (u.iccid, toDate(u.at, 'UTC')) IN (SELECT iccid, day FROM changes)
-            OR toStartOfDay(u.at, 'UTC') < m.from_at OR toStartOfDay(u.at, 'UTC') + INTERVAL 1 DAY > m.to_at)
-GROUP BY customer_id, fleet_id, device_id, iccid, plmn, state, has_terms, plan_id, valid_from;
+GROUP BY customer_id, fleet_id, device_id, iccid, plmn, state, has_terms, plan_id, valid_from
+HAVING heartbeats + modem_bytes + gateway_bytes > 0;
 
 -- What each SIM used and cost in the billing month of its customer, a row for each span of conditions that it had: docs/reports.md says by
 -- which rules. `priced` is false where no conditions are known; its cost is then 0. `share` is the part of the month for which the fee is due.
@@ -112,11 +130,9 @@ WITH
         FROM
         (
             SELECT d.iccid_expected AS iccid, o.customer_id AS customer_id, o.fleet_id AS fleet_id, o.device_id AS device_id,
-                3 AS rank, toUInt64(0) AS weight
+                2 AS rank, toUInt64(0) AS weight
             FROM devices AS d INNER JOIN device_owners AS o ON o.device_id = d.device_id
             WHERE d.iccid_expected != ''
-            UNION ALL
-            SELECT u.iccid, u.customer_id, u.fleet_id, u.device_id, 2, toUInt64(u.modem_bytes + u.gateway_bytes) FROM used AS u WHERE u.iccid != ''
             UNION ALL
             SELECT s.iccid, o.customer_id, o.fleet_id, s.device_id, 1, toUInt64(toUnixTimestamp(max(s.last_seen)))
             FROM sim_sightings AS s LEFT JOIN device_owners AS o ON o.device_id = s.device_id
