@@ -8,7 +8,7 @@
 WITH
     used AS
     (
-        SELECT customer_id, fleet_id, device_id, iccid, plmn, state, plan_id, valid_from, heartbeats, modem_bytes, gateway_bytes
+        SELECT true AS is_used, customer_id, fleet_id, device_id, iccid, plmn, state, plan_id, valid_from, heartbeats, modem_bytes, gateway_bytes
         FROM billing_usage(month = {month:Date})
         WHERE {customer:String} = '' OR customer_id = {customer:String}
     ),
@@ -26,14 +26,13 @@ SELECT
     toDecimal64(sum(l.cost), 4) AS cost
 FROM
 (
+    -- What was used is in the costs, too: these have every row, and those without usage the whole of their cost.
     SELECT
-        u.customer_id AS customer_id, u.fleet_id AS fleet_id, u.device_id AS device_id, u.iccid AS iccid, u.plmn AS plmn, u.state AS state, u.plan_id AS plan_id,
-        u.heartbeats AS heartbeats, u.modem_bytes AS modem_bytes, u.gateway_bytes AS gateway_bytes, c.currency AS currency,
-        if(c.bytes = 0, toDecimal128(0, 6), CAST(toDecimal128(c.cost, 6) * if(c.modem_bytes > 0, u.modem_bytes, u.gateway_bytes) / c.bytes AS Decimal(38, 6))) AS cost
-    FROM used AS u
-    LEFT JOIN costs AS c ON c.customer_id = u.customer_id AND c.iccid = u.iccid AND c.plan_id = u.plan_id AND c.valid_from = u.valid_from
-    UNION ALL
-    SELECT customer_id, fleet_id, device_id, iccid, '', '', plan_id, 0, 0, 0, currency, toDecimal128(cost, 6) FROM costs WHERE bytes = 0
+        c.customer_id AS customer_id, if(u.is_used, u.fleet_id, c.fleet_id) AS fleet_id, if(u.is_used, u.device_id, c.device_id) AS device_id, c.iccid AS iccid,
+        u.plmn AS plmn, u.state AS state, c.plan_id AS plan_id, u.heartbeats AS heartbeats, u.modem_bytes AS modem_bytes, u.gateway_bytes AS gateway_bytes, c.currency AS currency,
+        if(c.bytes = 0, toDecimal128(c.cost, 6), CAST(toDecimal128(c.cost, 6) * if(c.modem_bytes > 0, u.modem_bytes, u.gateway_bytes) / c.bytes AS Decimal(38, 6))) AS cost
+    FROM costs AS c
+    LEFT JOIN used AS u ON u.customer_id = c.customer_id AND u.iccid = c.iccid AND u.plan_id = c.plan_id AND u.valid_from = c.valid_from
 ) AS l
 GROUP BY key, currency
 ORDER BY cost DESC, modem_bytes DESC, key
