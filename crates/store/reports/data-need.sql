@@ -1,7 +1,7 @@
 -- report: data-need
 -- team: product
 -- question: What needs how much data, by scooter state: heartbeats in, downlink out, transport overhead?
--- unknown: `transport` is the modem's count less what the gateway saw: TCP, TLS and IP headers, repetitions, lookups, and whatever else the modem sends. Days on which a modem told no count have no transport, and are left out of it. A state counts from the heartbeat that told it to the next. Before the days are settled (a minute or so) their usage is missing.
+-- unknown: `transport` is the modem's count less what the gateway saw: TCP, TLS and IP headers, repetitions, lookups, and whatever else the modem sends. Days on which a modem told no count have no transport, and are left out of it. A state counts from the heartbeat that told it to the next. Before it is settled (an hour at most) usage is missing.
 -- parameter: until Date = tomorrow | the first day that does not count any more
 -- parameter: days UInt16 = 30 | so many days before it
 WITH
