@@ -248,16 +248,14 @@ impl Device<'_> {
         while at < until {
             let heartbeat = self.reading(random, at);
             let arrives = at + random.between(0, 300);
-            if arrives < until && !world.outages.hold(arrives) {
-                if let Some(heartbeat) = heartbeat {
-                    self.buffer.retain(|kept| *kept != heartbeat);
-                    self.arrive(random, session, arrives, heartbeat.clone());
+            if let Some(heartbeat) = heartbeat.filter(|_| arrives < until && !world.outages.hold(arrives)) {
+                self.buffer.retain(|kept| *kept != heartbeat);
+                self.arrive(random, session, arrives, heartbeat.clone());
+                taken_in += 1;
+                let again_at = arrives + COPIES_APART + random.between(0, 5 * SECOND);
+                if random.chance(5) && again_at < until && !world.outages.hold(again_at) {
+                    self.arrive(random, session, again_at, heartbeat);
                     taken_in += 1;
-                    let again_at = arrives + COPIES_APART + random.between(0, 5 * SECOND);
-                    if random.chance(5) && again_at < until && !world.outages.hold(again_at) {
-                        self.arrive(random, session, again_at, heartbeat);
-                        taken_in += 1;
-                    }
                 }
             }
             at = arrives.max(at) + 7 * SECOND + self.interval + random.between(0, self.interval / 5);

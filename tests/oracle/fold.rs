@@ -148,7 +148,7 @@ impl Known {
         for (from, until) in &known.signs {
             match known.looked.last_mut() {
                 Some((_, looked_until)) if from <= looked_until => {
-                    *looked_until = (*looked_until).max(*until)
+                    *looked_until = (*looked_until).max(*until);
                 }
                 _ => known.looked.push((*from, *until)),
             }

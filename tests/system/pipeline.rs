@@ -141,7 +141,7 @@ impl Pipeline {
     /// Makes every rollup anew from the rows that stand, and compares: what differs, by table.
     fn untrue_rollups(&self) -> Result<Vec<String>> {
         let views = self.ask(
-            "SELECT t.name, extract(t.create_table_query, ' TO [^.]+\\.(\\w+)'), t.as_select, arrayStringConcat(groupArray(c.name), ', ') \
+            "SELECT t.name, extract(t.create_table_query, ' TO [^.]+\\.(\\w+)'), t.as_select, arrayStringConcat(arrayMap(c -> c.2, arraySort(groupArray((c.position, c.name)))), ', ') \
              FROM system.tables AS t INNER JOIN system.columns AS c ON c.database = t.database AND c.table = t.name \
              WHERE t.database = currentDatabase() AND t.engine = 'MaterializedView' GROUP BY ALL FORMAT TSVRaw",
         )?;

@@ -335,7 +335,7 @@ CREATE OR REPLACE VIEW device_status AS
 WITH
     (
         SELECT groupArray((u.began_at, u.ended_at))
-        FROM ingest_unknown(since = now64(3) - INTERVAL 7 DAY, until = now64(3) + INTERVAL 1 DAY) AS u
+        FROM ingest_unknown(since = now64(3) - INTERVAL 1 DAY, until = now64(3) + INTERVAL 1 DAY) AS u
     ) AS unknown,
     arrayFirst(u -> u.1 <= now64(3) AND now64(3) < u.2, unknown) AS unknown_now,
     unknown_now.2 > now64(3) AS not_looking,
@@ -414,72 +414,51 @@ FROM
         FROM
         (
             SELECT
-                u.device_id AS device_id,
-                max(u.last_start)::Tuple(connected_at DateTime64(3, 'UTC'), session_id UUID, node_id String, peer String) AS start,
-                max(u.last_end)::Tuple(connected_at DateTime64(3, 'UTC'), session_id UUID, ended_at DateTime64(3, 'UTC'), reason String) AS end,
-                max(u.last_epoch)::Tuple(connected_at DateTime64(3, 'UTC'), session_id UUID, epoch UInt64, transport String, fleet String) AS newest,
-                max(u.arrived_at) AS arrived_at,
-                argMax(u.session_id, u.arrival) AS arrived_session,
+                i.device_id AS device_id,
+                s.start AS start, s.end AS end, s.newest AS newest,
+                a.arrived_at AS arrived_at, a.session_id AS arrived_session, a.node_id AS arrived_node, a.messages_in AS arrived_messages,
                 toTimeZone(UUIDv7ToDateTime(arrived_session), 'UTC') AS heard_begin,
-                argMax(u.node_id, u.arrival) AS arrived_node,
-                argMax(u.messages_in, u.arrival) AS arrived_messages,
-                max(u.taken_at) AS last_heartbeat_at,
-                argMax(u.next_s, u.version) AS next_s,
-                maxIf(u.taken_at, bitTest(u.facts, 0)) AS position_at,
-                argMaxIf(u.latitude_deg, u.version, bitTest(u.facts, 0)) AS latitude_deg,
-                argMaxIf(u.longitude_deg, u.version, bitTest(u.facts, 0)) AS longitude_deg,
-                maxIf(u.taken_at, bitTest(u.facts, 1)) AS battery_at,
-                argMaxIf((u.battery_percent, u.battery_millivolts, u.battery_charging), u.version, bitTest(u.facts, 1)) AS battery,
-                battery.1 AS battery_percent,
-                battery.2 AS battery_millivolts,
-                battery.3 AS battery_charging,
-                maxIf(u.taken_at, bitTest(u.facts, 2)) AS radio_at,
-                argMaxIf((toString(u.rat), toString(u.plmn), u.cell_id, u.rssi_dbm), u.version, bitTest(u.facts, 2)) AS radio,
-                radio.1 AS rat,
-                radio.2 AS plmn,
-                radio.3 AS cell_id,
-                radio.4 AS rssi_dbm,
-                maxIf(u.taken_at, bitTest(u.facts, 3)) AS sim_at,
-                argMaxIf(u.iccid, u.version, bitTest(u.facts, 3)) AS iccid,
-                argMaxIf(u.imsi, u.version, bitTest(u.facts, 3)) AS imsi,
-                argMaxIf(u.imei, u.version, bitTest(u.facts, 3)) AS imei,
-                maxIf(u.taken_at, bitTest(u.facts, 4)) AS firmware_at,
-                argMaxIf(toString(u.firmware), u.version, bitTest(u.facts, 4)) AS firmware,
-                maxIf(u.taken_at, bitTest(u.facts, 5)) AS state_at,
-                argMaxIf(toString(u.state), u.version, bitTest(u.facts, 5)) AS state
-            FROM
+                r.taken_at AS last_heartbeat_at, r.next_s AS next_s,
+                r.position_at AS position_at, r.position.1 AS latitude_deg, r.position.2 AS longitude_deg,
+                r.battery_at AS battery_at, r.battery.1 AS battery_percent, r.battery.2 AS battery_millivolts, r.battery.3 AS battery_charging,
+                r.radio_at AS radio_at, r.radio.1 AS rat, r.radio.2 AS plmn, r.radio.3 AS cell_id, r.radio.4 AS rssi_dbm,
+                r.sim_at AS sim_at, r.sim.1 AS iccid, r.sim.2 AS imsi, r.sim.3 AS imei,
+                r.firmware_at AS firmware_at, r.firmware AS firmware,
+                r.state_at AS state_at, r.state AS state
+            FROM (SELECT c.device_id AS device_id FROM device_status_state AS c UNION DISTINCT SELECT a.device_id FROM device_arrivals AS a) AS i
+            LEFT JOIN
             (
                 SELECT
-                    s.device_id AS device_id, s.last_start AS last_start, s.last_end AS last_end, s.last_epoch AS last_epoch,
-                    toDateTime64(0, 3, 'UTC') AS arrived_at, toUInt64(0) AS arrival, toUUID('00000000-0000-0000-0000-000000000000') AS session_id,
-                    '' AS node_id, toUInt64(0) AS messages_in,
-                    toUInt8(0) AS facts, toUInt64(0) AS version, toDateTime64(0, 3, 'UTC') AS taken_at, toUInt32(0) AS next_s,
-                    '' AS firmware, '' AS state, NULL AS battery_percent, NULL AS battery_millivolts, NULL AS battery_charging,
-                    NULL AS latitude_deg, NULL AS longitude_deg, '' AS rat, '' AS plmn, NULL AS cell_id, NULL AS rssi_dbm,
-                    '' AS iccid, '' AS imsi, '' AS imei
-                FROM device_status_state AS s
-                UNION ALL
-                SELECT
-                    a.device_id,
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, String, String)'),
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, DateTime64(3, \'UTC\'), String)'),
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, UInt64, String, String)'),
-                    a.received_at, a.version, a.session_id, a.node_id, a.messages_in,
-                    0, 0, toDateTime64(0, 3, 'UTC'), 0, '', '', NULL, NULL, NULL, NULL, NULL, '', '', NULL, NULL, '', '', ''
-                FROM device_arrivals AS a
-                UNION ALL
-                SELECT
-                    l.device_id,
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, String, String)'),
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, DateTime64(3, \'UTC\'), String)'),
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, UInt64, String, String)'),
-                    toDateTime64(0, 3, 'UTC'), 0, toUUID('00000000-0000-0000-0000-000000000000'), '', 0,
-                    l.facts, l.version, l.taken_at, l.next_s, l.firmware, l.state,
-                    l.battery_percent, l.battery_millivolts, l.battery_charging, l.latitude_deg, l.longitude_deg,
-                    l.rat, l.plmn, l.cell_id, l.rssi_dbm, l.iccid, l.imsi, l.imei
-                FROM device_latest AS l
-            ) AS u
-            GROUP BY u.device_id
+                    m.device_id AS device_id, max(m.last_start) AS start, max(m.last_end) AS end, max(m.last_epoch) AS newest
+                FROM device_status_state AS m
+                GROUP BY m.device_id
+            ) AS s ON s.device_id = i.device_id
+            LEFT JOIN
+            (
+                SELECT a.device_id AS device_id, a.received_at AS arrived_at, a.session_id AS session_id, toString(a.node_id) AS node_id, a.messages_in AS messages_in
+                FROM device_arrivals AS a FINAL
+            ) AS a ON a.device_id = i.device_id
+            LEFT JOIN
+                (
+                    SELECT
+                        device_id,
+                        max(k.taken_at) AS taken_at,
+                        argMax(k.next_s, k.version) AS next_s,
+                        maxIf(k.taken_at, bitTest(k.facts, 0)) AS position_at,
+                        argMaxIf((k.latitude_deg, k.longitude_deg), k.version, bitTest(k.facts, 0)) AS position,
+                        maxIf(k.taken_at, bitTest(k.facts, 1)) AS battery_at,
+                        argMaxIf((k.battery_percent, k.battery_millivolts, k.battery_charging), k.version, bitTest(k.facts, 1)) AS battery,
+                        maxIf(k.taken_at, bitTest(k.facts, 2)) AS radio_at,
+                        argMaxIf((toString(k.rat), toString(k.plmn), k.cell_id, k.rssi_dbm), k.version, bitTest(k.facts, 2)) AS radio,
+                        maxIf(k.taken_at, bitTest(k.facts, 3)) AS sim_at,
+                        argMaxIf((k.iccid, k.imsi, k.imei), k.version, bitTest(k.facts, 3)) AS sim,
+                        maxIf(k.taken_at, bitTest(k.facts, 4)) AS firmware_at,
+                        argMaxIf(toString(k.firmware), k.version, bitTest(k.facts, 4)) AS firmware,
+                        maxIf(k.taken_at, bitTest(k.facts, 5)) AS state_at,
+                        argMaxIf(toString(k.state), k.version, bitTest(k.facts, 5)) AS state
+                    FROM device_latest AS k FINAL
+                    GROUP BY k.device_id
+                ) AS r ON r.device_id = i.device_id
         )
     ) AS d
     ASOF LEFT JOIN node_lives AS n ON n.node_id = d.node_id AND d.epoch_or_start >= n.epoch

@@ -237,6 +237,10 @@ impl Store {
                 source,
             };
             let guard = guard.as_deref();
+            // Another node may be further by now: what a later migration has taken away must not come back.
+            if self.is_noted(migration).await? {
+                return Ok(());
+            }
             if !self.wants(guard).await.map_err(failed)? {
                 continue;
             }
@@ -246,6 +250,7 @@ impl Store {
                 done = done.with_setting("parallel_distributed_insert_select", "2");
             }
             if let Err(error) = done.execute().await
+                && !self.is_noted(migration).await?
                 && (guard.is_none() || self.wants(guard).await.map_err(failed)?)
             {
                 return Err(failed(error));
@@ -291,6 +296,15 @@ impl Store {
 
     fn other_shape(&self, made_for: &'static str) -> MigrateError {
         MigrateError::Shape { database: self.database.clone(), made_for }
+    }
+
+    /// Whether a migration was applied by now.
+    async fn is_noted(&self, migration: &Migration) -> Result<bool, MigrateError> {
+        let noted = self
+            .client
+            .query("SELECT count() FROM schema_migrations WHERE version = ?")
+            .bind(migration.version);
+        Ok(noted.fetch_one::<u64>().await.map_err(|source| self.query_error(source))? > 0)
     }
 
     /// Whether a statement under this guard is to be run.
