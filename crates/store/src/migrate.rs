@@ -266,6 +266,15 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a migration was applied by now.
+    async fn is_noted(&self, migration: &Migration) -> Result<bool, MigrateError> {
+        let noted = self
+            .client
+            .query("SELECT count() FROM schema_migrations WHERE version = ?")
+            .bind(migration.version);
+        Ok(noted.fetch_one::<u64>().await.map_err(|source| self.query_error(source))? > 0)
+    }
+
     /// What a statement of a migration is on these servers.
     fn steps(&self, statement: &str) -> Vec<Step> {
         let guard = guard(statement);
@@ -296,15 +305,6 @@ impl Store {
 
     fn other_shape(&self, made_for: &'static str) -> MigrateError {
         MigrateError::Shape { database: self.database.clone(), made_for }
-    }
-
-    /// Whether a migration was applied by now.
-    async fn is_noted(&self, migration: &Migration) -> Result<bool, MigrateError> {
-        let noted = self
-            .client
-            .query("SELECT count() FROM schema_migrations WHERE version = ?")
-            .bind(migration.version);
-        Ok(noted.fetch_one::<u64>().await.map_err(|source| self.query_error(source))? > 0)
     }
 
     /// Whether a statement under this guard is to be run.
