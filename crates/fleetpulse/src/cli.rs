@@ -47,6 +47,12 @@ pub(crate) enum Command {
     /// Say what people know of the fleet: customers, fleets, plans, SIMs, devices, budgets, shipments, tickets.
     #[command(subcommand)]
     Registry(RegistryCommand),
+    /// Answer a question about the fleet; `report --list` names them all. Exit code 0 where there is an answer, 2 where there is none, 64
+    /// where the question is wrong.
+    Report(crate::report_command::Asked),
+    /// Check a batch of devices before it is shipped: pass or fail with every reason. Exit code 0 where all pass, 1 where one does not, 2
+    /// where there is no answer.
+    Preship(crate::preship_command::Asked),
     /// Act as a fleet of devices.
     Simulate(Simulate),
     /// Look at the settings.

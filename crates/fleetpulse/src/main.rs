@@ -6,10 +6,13 @@
 mod access_command;
 mod cli;
 mod ledger_command;
+mod preship_command;
+mod print;
 mod progress;
 mod registry_cli;
 mod registry_command;
 mod replay_command;
+mod report_command;
 mod roles;
 mod settings;
 mod simulate;
@@ -53,6 +56,8 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replay(asked) => replay_command::run(&load()?, &asked),
         Command::Settle => roles::settle(&load()?),
         Command::Registry(asked) => registry_command::run(&load()?, &asked),
+        Command::Report(asked) => report_command::run(load, &asked),
+        Command::Preship(asked) => preship_command::run(&load()?, &asked),
         Command::Simulate(flags) => simulate::run(&flags),
         Command::Config(ConfigCommand::Check { scope }) => {
             let roles: &[Role] = match scope {

@@ -10,6 +10,7 @@
 //! - [`Store::dead_letters`]: dead letters, to be read again.
 //! - [`Store::settle`]: usage by the hour and day, made out of the raw rows.
 //! - [`Store::registry_rows`] and beside it: the tables that people fill (`registry` says with what).
+//! - [`Store::report`]: the questions of `reports/*.sql`, bounded and read-only.
 //! - [`Store::migrate`]: brings the schema (`migrations/*.sql`) up to date; forward only, checked, repeatable.
 //!   With `clickhouse.cluster` set, on every server of a cluster: docs/cluster.md.
 //!
@@ -24,6 +25,7 @@ mod ledger;
 mod letters;
 mod migrate;
 mod registry;
+mod report;
 pub mod rows;
 mod settle;
 mod trouble;
@@ -40,5 +42,6 @@ pub use registry::{
     Author, Form, RegistryAct, RegistryChange, RegistryColumn, RegistryInsertError, RegistryNote,
     RegistryRow, RegistryTable, SimHistory, SimTurn,
 };
+pub use report::{Answer, Column, Kind, Parameter, Report, ReportError};
 pub use settle::Settled;
 pub use trouble::{Class, Trouble};

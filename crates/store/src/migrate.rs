@@ -34,6 +34,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "usage", sql: include_str!("../migrations/0008_usage.sql") },
     Migration { version: 9, name: "registry", sql: include_str!("../migrations/0009_registry.sql") },
     Migration { version: 10, name: "truth", sql: include_str!("../migrations/0010_truth.sql") },
+    Migration { version: 11, name: "reports", sql: include_str!("../migrations/0011_reports.sql") },
 ];
 
 const LEDGER: &str = "\

@@ -65,7 +65,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("protox", &["event"]),
     // Two have routes of their own on the operations port: commands to devices, and the registry.
     ("axum", &["ops", "gateway", "registry"]),
-    ("csv", &["registry"]),
+    ("csv", &["registry", "fleetpulse"]),
 ];
 const OUTSIDERS: &[&str] = &["system-tests", "oracle", "benches"];
 

@@ -1,11 +1,13 @@
 //! The schema and the inserts on a real ClickHouse; `cargo xtask test` starts one. Each test has a database of its own.
 
 mod cluster;
+mod dashboards;
 mod database;
 mod held;
 mod ledger;
 mod moving;
 mod registry;
+mod report;
 mod trouble;
 mod truth;
 mod upgrade;
