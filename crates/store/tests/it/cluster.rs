@@ -158,7 +158,7 @@ const FLEET: &[&str] = &[
          ['node-1'], [toStartOfMinute(toDateTime('{now}', 'UTC') - 600)], [1], [0], [0] FROM numbers(30)",
     // The ledger is kept since then.
     "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (6, 'ledger', 0, '2020-01-01 00:00:00')",
-    "INSERT INTO registry_customers (customer_id, name, version) VALUES ('c', 'C', 1)",
+    "INSERT INTO registry_customers (customer_id, name, billing_time_zone, billing_day, currency, version) VALUES ('c', 'C', 'Europe/Berlin', 1, 'EUR', 1)",
     "INSERT INTO registry_fleets (fleet_id, customer_id, version) VALUES ('berlin', 'c', 1)",
     "INSERT INTO registry_devices (device_id, fleet_id, name, imei, iccid_expected, version)
      SELECT concat('device-', toString(number)), 'berlin', concat('Scooter ', toString(number)), concat('35', toString(number + number % 2)), concat('8949', toString(number)), 1 FROM numbers(40)",
@@ -172,6 +172,10 @@ const FLEET: &[&str] = &[
     "INSERT INTO registry_tickets (ticket_id, device_id, version) VALUES ('t', 'device-1', 1)",
 ];
 
+/// Views that one server answers and shards refuse: they look up what a parameterised view says (docs/cluster.md). They are not asked here:
+/// a question that fails halfway may end the engine library on the other server.
+const REFUSED: [&str; 2] = ["billing_usage", "sim_months"];
+
 /// What a view's parameter is, for the fleet above.
 fn parameter(name: &str) -> &'static str {
     match name {
@@ -179,6 +183,7 @@ fn parameter(name: &str) -> &'static str {
         "until" | "to" => "toDateTime('{now}', 'UTC') - 60",
         "at" => "toDateTime('{now}', 'UTC') - 3700",
         "device" | "fleet" => "''",
+        "month" => "toStartOfMonth(toDateTime('{now}', 'UTC') - 10000)",
         "per_hour" => "1",
         _ => panic!("a view has a parameter {name}: say here what to ask it"),
     }
@@ -197,6 +202,9 @@ fn answers(database: &Database, now: &str) -> BTreeMap<String, String> {
     );
     let mut answers = BTreeMap::new();
     for (view, parameters) in views.lines().filter_map(|line| line.split_once('\t')) {
+        if REFUSED.contains(&view) {
+            continue;
+        }
         let given = parameters.split_whitespace().map(|name| format!("{name} = {}", parameter(name)));
         let given: Vec<String> = given.collect();
         let from = if given.is_empty() { view.to_owned() } else { format!("{view}({})", given.join(", ")) };
