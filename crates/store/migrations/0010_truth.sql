@@ -120,7 +120,7 @@ SELECT
         + 2 * (h.battery_percent IS NOT NULL OR h.battery_millivolts IS NOT NULL) + 4 * (h.rat != '' OR h.plmn != '')
         + 8 * (h.iccid != '') + 16 * (h.firmware != '') + 32 * (h.state != '')) AS facts,
     bitShiftLeft(toUInt64(greatest(toUnixTimestamp64Milli(least(h.taken_at, h.received_at)), 0)), 20) + bitAnd(h.identity, 1048575) AS version,
-    least(h.taken_at, h.received_at) AS taken_at,
+    least(h.taken_at, h.received_at),
     ifNull(h.next_s, 0), h.firmware, h.state, h.battery_percent, h.battery_millivolts, h.battery_charging,
     h.latitude_deg, h.longitude_deg, h.rat, h.plmn, h.cell_id, h.rssi_dbm, h.iccid, h.imsi, h.imei
 FROM heartbeats AS h;

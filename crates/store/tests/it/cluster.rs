@@ -158,7 +158,7 @@ const FLEET: &[&str] = &[
          ['node-1'], [toStartOfMinute(toDateTime('{now}', 'UTC') - 600)], [1], [0], [0] FROM numbers(30)",
     // The ledger is kept since then.
     "INSERT INTO schema_migrations (version, name, checksum, applied_at) VALUES (6, 'ledger', 0, '2020-01-01 00:00:00')",
-    "INSERT INTO registry_customers (customer_id, name, version) VALUES ('c', 'C', 1)",
+    "INSERT INTO registry_customers (customer_id, name, billing_time_zone, billing_day, currency, version) VALUES ('c', 'C', 'Europe/Berlin', 1, 'EUR', 1)",
     "INSERT INTO registry_fleets (fleet_id, customer_id, version) VALUES ('berlin', 'c', 1)",
     "INSERT INTO registry_devices (device_id, fleet_id, name, imei, iccid_expected, version)
      SELECT concat('device-', toString(number)), 'berlin', concat('Scooter ', toString(number)), concat('35', toString(number + number % 2)), concat('8949', toString(number)), 1 FROM numbers(40)",
@@ -172,6 +172,10 @@ const FLEET: &[&str] = &[
     "INSERT INTO registry_tickets (ticket_id, device_id, version) VALUES ('t', 'device-1', 1)",
 ];
 
+/// Views that one server answers and shards refuse: they look up what a parameterised view says (docs/cluster.md). They are not asked here:
+/// a question that fails halfway may end the engine library on the other server.
+const REFUSED: [&str; 2] = ["billing_usage", "sim_months"];
+
 /// What a view's parameter is, for the fleet above.
 fn parameter(name: &str) -> &'static str {
     match name {
@@ -179,6 +183,7 @@ fn parameter(name: &str) -> &'static str {
         "until" | "to" => "toDateTime('{now}', 'UTC') - 60",
         "at" => "toDateTime('{now}', 'UTC') - 3700",
         "device" | "fleet" => "''",
+        "month" => "toStartOfMonth(toDateTime('{now}', 'UTC') - 10000)",
         "per_hour" => "1",
         _ => panic!("a view has a parameter {name}: say here what to ask it"),
     }
@@ -197,6 +202,9 @@ fn answers(database: &Database, now: &str) -> BTreeMap<String, String> {
     );
     let mut answers = BTreeMap::new();
     for (view, parameters) in views.lines().filter_map(|line| line.split_once('\t')) {
+        if REFUSED.contains(&view) {
+            continue;
+        }
         let given = parameters.split_whitespace().map(|name| format!("{name} = {}", parameter(name)));
         let given: Vec<String> = given.collect();
         let from = if given.is_empty() { view.to_owned() } else { format!("{view}({})", given.join(", ")) };
@@ -213,6 +221,20 @@ fn answers(database: &Database, now: &str) -> BTreeMap<String, String> {
     answers
 }
 
+/// Empties what views made of heartbeats, and lets the migrations make it of the rows that stand.
+fn backfilled(pair: &Pair) {
+    for database in &pair.databases {
+        for table in ["device_latest", "device_arrivals", "session_signs"] {
+            database.ask(&format!("TRUNCATE TABLE {table}_local"));
+        }
+    }
+    let steps = pair.first().store().migration_steps();
+    let inserts = steps.iter().filter(|step| step.sql.starts_with("INSERT INTO "));
+    for Step { sql, .. } in inserts {
+        pair.first().ask(&format!("{sql} SETTINGS parallel_distributed_insert_select = 2"));
+    }
+}
+
 #[test]
 fn every_view_answers_over_two_shards_as_on_one_server() {
     let pair = Pair::of("cluster_views");
@@ -226,6 +248,12 @@ fn every_view_answers_over_two_shards_as_on_one_server() {
     for (question, answer) in expected {
         assert!(!answer.is_empty() || question.contains("WHERE"), "{question}: the fleet has nothing of it");
         assert_eq!(seen[&question], answer, "{question}");
+    }
+    backfilled(&pair);
+    for (question, answer) in &seen {
+        if ["device_status ", "sessions "].iter().any(|view| question.contains(view)) {
+            assert_eq!(pair.first().ask(question), *answer, "made anew by the migrations: {question}");
+        }
     }
     let without = "SELECT count() FROM sim_findings SETTINGS distributed_product_mode = 'deny', prefer_global_in_and_join = 0";
     let refused = pair.first().try_ask(without).expect_err("the settings are needed");
