@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bus::{Lane, Partition, Stream};
 use store::Store;
@@ -31,16 +31,20 @@ impl Turn {
     }
 }
 
-/// Settles every `every` while it is this writer's turn, until `stop`. What ClickHouse does not settle now it settles the next time.
+/// How often it is looked whether it is this writer's turn.
+const LOOK: Duration = Duration::from_secs(1);
+/// After a run that failed, if `every` is longer.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// Settles as soon as it is this writer's turn, and every `every` from then on, until `stop`. A run that failed is made again sooner.
 pub(crate) async fn watch(store: Store, turn: Turn, every: Duration, stop: CancellationToken) {
-    let mut tick = tokio::time::interval(every);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut due = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => {}
+            () = tokio::time::sleep(LOOK) => {}
         }
-        if !turn.0.load(Ordering::Relaxed) {
+        if !turn.0.load(Ordering::Relaxed) || Instant::now() < due {
             continue;
         }
         let settled = tokio::select! {
@@ -48,6 +52,8 @@ pub(crate) async fn watch(store: Store, turn: Turn, every: Duration, stop: Cance
             () = stop.cancelled() => return,
             settled = store.settle() => settled,
         };
+        let pause = if settled.is_ok() { every } else { every.min(AGAIN_AFTER) };
+        due = Instant::now() + pause;
         match settled {
             Ok(settled) => {
                 metrics::counter!("fleetpulse_writer_settled_devices_total").increment(settled.devices);
