@@ -93,7 +93,7 @@ pub(crate) fn live(
         *random.one_of(&[Clock::Device, Clock::Device, Clock::Device, Clock::Gateway, Clock::Implausible]);
     let mut device = Device {
         id: id.to_owned(),
-        interval: *random.one_of(&[MINUTE, 10 * MINUTE, HOUR, 3 * HOUR]),
+        interval: *random.one_of(&[5 * MINUTE, 20 * MINUTE, HOUR, 3 * HOUR]),
         promises: random.chance(70),
         clock,
         ahead: *random.one_of(&[0, 0, 5 * MINUTE, -7 * MINUTE]),
@@ -248,16 +248,14 @@ impl Device<'_> {
         while at < until {
             let heartbeat = self.reading(random, at);
             let arrives = at + random.between(0, 300);
-            if arrives < until && !world.outages.hold(arrives) {
-                if let Some(heartbeat) = heartbeat {
-                    self.buffer.retain(|kept| *kept != heartbeat);
-                    self.arrive(random, session, arrives, heartbeat.clone());
+            if let Some(heartbeat) = heartbeat.filter(|_| arrives < until && !world.outages.hold(arrives)) {
+                self.buffer.retain(|kept| *kept != heartbeat);
+                self.arrive(random, session, arrives, heartbeat.clone());
+                taken_in += 1;
+                let again_at = arrives + COPIES_APART + random.between(0, 5 * SECOND);
+                if random.chance(5) && again_at < until && !world.outages.hold(again_at) {
+                    self.arrive(random, session, again_at, heartbeat);
                     taken_in += 1;
-                    let again_at = arrives + COPIES_APART + random.between(0, 5 * SECOND);
-                    if random.chance(5) && again_at < until && !world.outages.hold(again_at) {
-                        self.arrive(random, session, again_at, heartbeat);
-                        taken_in += 1;
-                    }
                 }
             }
             at = arrives.max(at) + 7 * SECOND + self.interval + random.between(0, self.interval / 5);

@@ -13,8 +13,10 @@ const NODE_PATIENCE: i64 = 15_000;
 
 /// Everything that was told, each event in its place.
 pub(crate) struct Known {
-    /// A node's signs of life: (at, until when it holds).
+    /// Nodes' signs of life: (at, until when it holds).
     signs: Vec<(i64, i64)>,
+    /// Spans in which a sign holds, none touching the next.
+    looked: Vec<(i64, i64)>,
     /// By node and epoch.
     lives: BTreeMap<(String, u64), NodeLife>,
     devices: BTreeMap<String, Device>,
@@ -132,9 +134,24 @@ fn made_at(id: Uuid) -> i64 {
 
 impl Known {
     pub(crate) fn of<'e>(events: impl Iterator<Item = &'e Event>, now: i64) -> Self {
-        let mut known = Self { signs: Vec::new(), lives: BTreeMap::new(), devices: BTreeMap::new(), now };
+        let mut known = Self {
+            signs: Vec::new(),
+            looked: Vec::new(),
+            lives: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            now,
+        };
         for event in events {
             known.take(event);
+        }
+        known.signs.sort_unstable();
+        for (from, until) in &known.signs {
+            match known.looked.last_mut() {
+                Some((_, looked_until)) if from <= looked_until => {
+                    *looked_until = (*looked_until).max(*until);
+                }
+                _ => known.looked.push((*from, *until)),
+            }
         }
         for device in known.devices.values_mut() {
             // By identity, the first to arrive.
@@ -208,18 +225,17 @@ impl Known {
 
     /// Whether any node told of itself then.
     fn looking(&self, at: i64) -> bool {
-        self.signs.is_empty() || self.signs.iter().any(|(from, until)| *from <= at && at < *until)
+        self.looked.is_empty() || self.looked.iter().any(|(from, until)| *from <= at && at < *until)
     }
 
     /// Where spans begin in which we look, and in which we do not.
     fn looks(&self) -> impl Iterator<Item = i64> {
-        self.signs.iter().flat_map(|(from, until)| [*from, *until])
+        self.looked.iter().flat_map(|(from, until)| [*from, *until])
     }
 
     /// When looking began anew for the last time, at or before a time.
     fn looking_since(&self, at: i64) -> Option<i64> {
-        let begun = self.signs.iter().map(|(from, _)| *from).filter(|from| *from <= at);
-        begun.filter(|from| !self.looking(from - 1)).max()
+        self.looked.iter().map(|(from, _)| *from).filter(|from| *from <= at).max()
     }
 
     /// When the process that held a session was heard last, if it is gone.
@@ -306,23 +322,27 @@ impl Known {
         learned.map(|learned| sign + learned)
     }
 
-    /// What a device does at a time, by what is known now.
+    /// What a device does at a time, by what is known now, and since when.
+    fn state(&self, device: &str, sessions: &[Session], at: i64, copies: Copies) -> (&'static str, i64) {
+        if !self.looking(at) {
+            let until = self.looked.iter().map(|(_, until)| *until).filter(|until| *until <= at).max();
+            return ("unknown", until.unwrap_or(0));
+        }
+        let Some(newest) = newest(sessions, at) else { return ("never_seen", 0) };
+        match newest.end.filter(|end| *end <= at) {
+            Some(end) => ("offline", end),
+            None => match self.overdue(device, sessions, at, copies).filter(|overdue| *overdue <= at) {
+                Some(overdue) => ("silent", overdue),
+                None => ("online", newest.start),
+            },
+        }
+    }
+
+    /// The same, with the readings that were known by then.
     pub(crate) fn status(&self, device: &str, sessions: &[Session], at: i64, copies: Copies) -> Status {
-        let newest = sessions.iter().rev().find(|session| session.start <= at);
-        let ended = newest.and_then(|newest| newest.end).filter(|end| *end <= at);
-        let overdue = self.overdue(device, sessions, at, copies).filter(|overdue| *overdue <= at);
-        let (status, since) = match (newest, ended, overdue) {
-            _ if !self.looking(at) => {
-                let since = self.signs.iter().map(|(_, until)| *until).filter(|until| *until <= at).max();
-                ("unknown", since.unwrap_or(0))
-            }
-            (None, _, _) => ("never_seen", 0),
-            (Some(_), Some(end), _) => ("offline", end),
-            (Some(_), None, Some(overdue)) => ("silent", overdue),
-            (Some(newest), None, None) => ("online", newest.start),
-        };
-        let reason =
-            newest.filter(|_| ended.is_some()).map(|newest| newest.reason.clone()).unwrap_or_default();
+        let (status, since) = self.state(device, sessions, at, copies);
+        let ended = newest(sessions, at).filter(|newest| newest.end.is_some_and(|end| end <= at));
+        let reason = ended.map(|newest| newest.reason.clone()).unwrap_or_default();
         Status {
             status,
             since,
@@ -372,7 +392,7 @@ impl Known {
         let moments: Vec<i64> = moments.into_iter().filter(|at| (since..=until).contains(at)).collect();
         let mut spent = Availability::default();
         for span in moments.windows(2) {
-            let of = match self.status(device, &sessions, span[0], Copies::First).status {
+            let of = match self.state(device, &sessions, span[0], Copies::First).0 {
                 "online" => &mut spent.online,
                 "silent" => &mut spent.silent,
                 "offline" => &mut spent.offline,
@@ -391,4 +411,9 @@ impl Known {
         let moments: Vec<i64> = moments.into_iter().collect();
         moments.windows(2).filter(|span| !self.looking(span[0])).map(|span| span[1] - span[0]).sum()
     }
+}
+
+/// The session that began last.
+fn newest(sessions: &[Session], at: i64) -> Option<&Session> {
+    sessions.iter().rev().find(|session| session.start <= at)
 }

@@ -61,7 +61,7 @@ impl Outages {
 pub(crate) fn lives(random: &mut Random, begin: i64, now: i64) -> Vec<Life> {
     let mut lives = Vec::new();
     for number in 0..random.count(1, 3) {
-        let alive_every = *random.one_of(&[MINUTE, 3 * MINUTE, 10 * MINUTE]);
+        let alive_every = *random.one_of(&[3 * MINUTE, 10 * MINUTE]);
         let mut from = begin + random.between(0, 2 * HOUR);
         while from < now {
             let to = from + random.between(30 * MINUTE, 40 * HOUR);

@@ -6,7 +6,7 @@ use event::v1::Event;
 use event::v1::event::Kind;
 
 /// How often it is tried: each try is a history inserted and asked.
-const TRIES: usize = 0;
+const TRIES: usize = 60;
 
 /// Leaves out devices and nodes, then halves, quarters and so on of the events.
 pub(crate) fn shrunk(events: Vec<Event>, mut fails: impl FnMut(&[Event]) -> bool) -> Vec<Event> {

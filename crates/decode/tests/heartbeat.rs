@@ -173,7 +173,7 @@ fn nesting_is_bounded_wherever_it_stands() {
 fn an_implausible_time_is_a_claim() {
     let heartbeat = decoded(r#"{"ts":-5}"#).unwrap();
     assert_eq!(heartbeat.clock(), Clock::Implausible);
-    assert_eq!((heartbeat.device_time_ms, heartbeat.claimed_time_ms), (0, Some(-5)));
+    assert_eq!((heartbeat.device_time_ms, heartbeat.claimed_time_ms), (RECEIVED_AT.0, Some(-5)));
 }
 
 #[test]
@@ -183,14 +183,18 @@ fn a_heartbeat_without_a_believed_clock_is_known_again_whenever_it_arrives() {
         let heartbeat = decode::heartbeat(payload.as_bytes(), &arrival, &ClockPolicy::default()).unwrap();
         (heartbeat.device_time_ms, heartbeat.identity)
     };
-    for same in [r#"{"ts":-5}"#, r#"{"ts":-5,"seq":1}"#, r#"{"seq":1,"boot_id":"a"}"#] {
+    for same in [r#"{"ts":-5,"seq":1,"boot_id":"a"}"#, r#"{"seq":1,"boot_id":"a"}"#] {
         assert_eq!(key(same, 0, 1), key(same, 86_400_000, 9), "{same}");
         assert_eq!(key(same, 0, 1).0, 0, "{same}: nobody knows when");
     }
-    for told_apart in [r"{}", r#"{"seq":1}"#, r#"{"boot_id":"a"}"#] {
+    // Nothing tells these from the next ones: a clock that stands still, a number that begins anew.
+    for told_apart in [r"{}", r#"{"seq":1}"#, r#"{"boot_id":"a"}"#, r#"{"ts":-5}"#, r#"{"ts":-5,"seq":1}"#] {
         assert_ne!(key(told_apart, 0, 1), key(told_apart, 1, 2), "{told_apart}");
     }
-    assert_ne!(key(r#"{"ts":-5,"seq":1}"#, 0, 1), key(r#"{"ts":-5,"seq":2}"#, 0, 1));
+    assert_ne!(
+        key(r#"{"ts":-5,"seq":1,"boot_id":"a"}"#, 0, 1),
+        key(r#"{"ts":-5,"seq":2,"boot_id":"a"}"#, 0, 1)
+    );
     assert_ne!(key(r#"{"seq":1,"boot_id":"a"}"#, 0, 1), key(r#"{"seq":1,"boot_id":"b"}"#, 0, 1));
 }
 

@@ -199,6 +199,8 @@ proptest! {
     fn the_time_received_is_no_part_of_a_name_while_the_clock_stays_what_it_is_taken_for(
         heartbeat in heartbeat(), received_at: i64, another: i64,
     ) {
+        // Of a message that does not name its boot and its number nothing tells whether it is another one.
+        let heartbeat = Heartbeat { sequence: Some(heartbeat.sequence.unwrap_or(7)), boot_id: Some(heartbeat.boot_id.unwrap_or_default()), ..heartbeat };
         let payload = rendered(&heartbeat, false);
         let at = |at| {
             let policy = ClockPolicy::default();

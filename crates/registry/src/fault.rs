@@ -90,6 +90,12 @@ pub enum Fault {
         /// The other column.
         other: &'static str,
     },
+    /// It says nothing without another.
+    #[error("means nothing without {other}")]
+    Without {
+        /// The other column.
+        other: &'static str,
+    },
     /// An end that is not after its beginning.
     #[error("is not after {begin}")]
     Order {

@@ -275,7 +275,7 @@ entry! {
             // What is told first was so before the registry was: else what was used until today would cost nothing.
             let first = if matches!(before, Before::Never) { Time::EVER } else { now };
             let since = if self.plan_id.is_none() {
-                self.plan_since.map(|_| Fault::OneOf { other: "plan_id" })
+                self.plan_since.map(|_| Fault::Without { other: "plan_id" })
             } else {
                 let first = if plan.is_none() { first } else { now };
                 begins(&mut self.plan_since, plan != self.plan_id, standing, first, now)

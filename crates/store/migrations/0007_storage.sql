@@ -137,21 +137,6 @@ SELECT
 FROM heartbeats AS h
 GROUP BY h.device_id;
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS usage_of_heartbeats TO usage_counters AS
-SELECT
-    h.device_id AS device_id,
-    reading.1 AS source,
-    reading.2 AS counter,
-    toStartOfHour(reading.3) AS hour,
-    max((reading.3, reading.4, reading.5, reading.6)) AS last
-FROM heartbeats AS h
-ARRAY JOIN arrayFilter(r -> r.7, [
-    ('modem', h.boot_id, h.taken_at, ifNull(h.modem_tx_bytes, 0), ifNull(h.modem_rx_bytes, 0), toUInt64(0),
-     h.modem_tx_bytes IS NOT NULL OR h.modem_rx_bytes IS NOT NULL),
-    ('gateway', toString(h.session_id), h.received_at, h.session_bytes_in, h.session_bytes_out, h.session_messages_in, true)
-]) AS reading
-GROUP BY device_id, source, counter, hour;
-
 -- Written down for the rows of before: a default that is now() would be another with each reading.
 ALTER TABLE connections ADD COLUMN IF NOT EXISTS stored_at DateTime('UTC') DEFAULT now() COMMENT 'when ClickHouse took the row' CODEC(Delta, ZSTD(1));
 ALTER TABLE connections MATERIALIZE COLUMN stored_at SETTINGS mutations_sync = 2

@@ -3,7 +3,6 @@
 -- heartbeats feeds one view less.
 
 DROP VIEW IF EXISTS usage_from_heartbeats;
-DROP VIEW IF EXISTS usage_of_heartbeats;
 DROP VIEW IF EXISTS usage_from_connections;
 DROP TABLE IF EXISTS usage_counters;
 

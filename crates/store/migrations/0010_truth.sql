@@ -1,8 +1,5 @@
 -- Sessions and status, now and at any time in the past. docs/truth.md defines the words.
 
--- A gateway's signs of life tell when we were looking, for as long as sessions are kept.
-ALTER TABLE nodes MODIFY TTL toDateTime(at) + INTERVAL 3 YEAR;
-
 -- The newest heartbeat of each device among those that hold the same kinds of reading: so the last known position, battery and so on
 -- each stand in a row, whatever newer heartbeats leave out. A fleet has a handful of kinds. Nothing is aggregated when a row comes in;
 -- the highest `version` stands, which a row that comes twice or late cannot hurt.
@@ -12,7 +9,6 @@ CREATE TABLE IF NOT EXISTS device_latest
     facts              UInt8                               COMMENT '1 position, 2 battery, 4 radio, 8 SIM, 16 firmware, 32 state',
     version            UInt64                              COMMENT 'when it was taken, ms since 1970, times 2^20, and 20 bits of its identity' CODEC(ZSTD(1)),
     taken_at           DateTime64(3, 'UTC')                CODEC(ZSTD(1)),
-    received_at        DateTime64(3, 'UTC')                CODEC(ZSTD(1)),
     next_s             UInt32                              COMMENT '0: it promised nothing' CODEC(ZSTD(1)),
     firmware           LowCardinality(String),
     state              LowCardinality(String),
@@ -42,7 +38,6 @@ SELECT
     bitShiftLeft(toUInt64(greatest(toUnixTimestamp64Milli(least(h.taken_at, h.received_at)), 0)), 20) + bitAnd(h.identity, 1048575) AS version,
     -- A clock that is ahead does not stand for the future once it is put right.
     least(h.taken_at, h.received_at) AS taken_at,
-    h.received_at AS received_at,
     ifNull(h.next_s, 0) AS next_s,
     h.firmware AS firmware,
     h.state AS state,
@@ -117,7 +112,7 @@ FROM heartbeats AS h;
 -- What was known before these tables were. Rows that stand already stay.
 -- when: SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'heartbeats' AND total_rows > 0
 INSERT INTO device_latest
-    (device_id, facts, version, taken_at, received_at, next_s, firmware, state, battery_percent, battery_millivolts, battery_charging,
+    (device_id, facts, version, taken_at, next_s, firmware, state, battery_percent, battery_millivolts, battery_charging,
      latitude_deg, longitude_deg, rat, plmn, cell_id, rssi_dbm, iccid, imsi, imei)
 SELECT
     h.device_id AS device_id,
@@ -126,7 +121,7 @@ SELECT
         + 8 * (h.iccid != '') + 16 * (h.firmware != '') + 32 * (h.state != '')) AS facts,
     bitShiftLeft(toUInt64(greatest(toUnixTimestamp64Milli(least(h.taken_at, h.received_at)), 0)), 20) + bitAnd(h.identity, 1048575) AS version,
     least(h.taken_at, h.received_at) AS taken_at,
-    h.received_at, ifNull(h.next_s, 0), h.firmware, h.state, h.battery_percent, h.battery_millivolts, h.battery_charging,
+    ifNull(h.next_s, 0), h.firmware, h.state, h.battery_percent, h.battery_millivolts, h.battery_charging,
     h.latitude_deg, h.longitude_deg, h.rat, h.plmn, h.cell_id, h.rssi_dbm, h.iccid, h.imsi, h.imei
 FROM heartbeats AS h;
 
@@ -338,17 +333,20 @@ HAVING sessions >= {per_hour:UInt64};
 -- Each reading is the last known one, with its own time.
 CREATE OR REPLACE VIEW device_status AS
 WITH
-    (SELECT max(m.last_at + toIntervalMillisecond(if(m.lost_after_ms = 0, 15000, m.lost_after_ms))) FROM node_state AS m) AS covered_until,
-    covered_until > toDateTime64(0, 3, 'UTC') AND covered_until <= now64(3) AS not_looking,
-    -- What nobody could see is no silence.
     (
-        SELECT max(u.ended_at) FROM ingest_unknown(since = now64(3) - INTERVAL 7 DAY, until = now64(3)) AS u
-    ) AS looking_since
+        SELECT groupArray((u.began_at, u.ended_at))
+        FROM ingest_unknown(since = now64(3) - INTERVAL 1 DAY, until = now64(3) + INTERVAL 1 DAY) AS u
+    ) AS unknown,
+    arrayFirst(u -> u.1 <= now64(3) AND now64(3) < u.2, unknown) AS unknown_now,
+    unknown_now.2 > now64(3) AS not_looking,
+    -- What nobody could see is no silence.
+    arrayMax(arrayMap(u -> if(u.2 <= now64(3), u.2, toDateTime64(0, 3, 'UTC')),
+        arrayPushFront(unknown, (toDateTime64(0, 3, 'UTC'), toDateTime64(0, 3, 'UTC'))))) AS looking_since
 SELECT
     device_id,
     multiIf(not_looking, 'unknown', over, 'offline', now64(3) >= overdue_at, 'silent', 'online') AS status,
     multiIf(
-        status = 'unknown', covered_until,
+        status = 'unknown', unknown_now.1,
         ended, end.ended_at,
         gone, gone_at,
         status = 'silent', overdue_at,
@@ -416,79 +414,58 @@ FROM
         FROM
         (
             SELECT
-                u.device_id AS device_id,
-                max(u.last_start)::Tuple(connected_at DateTime64(3, 'UTC'), session_id UUID, node_id String, peer String) AS start,
-                max(u.last_end)::Tuple(connected_at DateTime64(3, 'UTC'), session_id UUID, ended_at DateTime64(3, 'UTC'), reason String) AS end,
-                max(u.last_epoch)::Tuple(connected_at DateTime64(3, 'UTC'), session_id UUID, epoch UInt64, transport String, fleet String) AS newest,
-                max(u.arrived_at) AS arrived_at,
-                argMax(u.session_id, u.arrival) AS arrived_session,
+                i.device_id AS device_id,
+                s.start AS start, s.end AS end, s.newest AS newest,
+                a.arrived_at AS arrived_at, a.session_id AS arrived_session, a.node_id AS arrived_node, a.messages_in AS arrived_messages,
                 toTimeZone(UUIDv7ToDateTime(arrived_session), 'UTC') AS heard_begin,
-                argMax(u.node_id, u.arrival) AS arrived_node,
-                argMax(u.messages_in, u.arrival) AS arrived_messages,
-                max(u.taken_at) AS last_heartbeat_at,
-                argMax(u.next_s, u.version) AS next_s,
-                maxIf(u.taken_at, bitTest(u.facts, 0)) AS position_at,
-                argMaxIf(u.latitude_deg, u.version, bitTest(u.facts, 0)) AS latitude_deg,
-                argMaxIf(u.longitude_deg, u.version, bitTest(u.facts, 0)) AS longitude_deg,
-                maxIf(u.taken_at, bitTest(u.facts, 1)) AS battery_at,
-                argMaxIf((u.battery_percent, u.battery_millivolts, u.battery_charging), u.version, bitTest(u.facts, 1)) AS battery,
-                battery.1 AS battery_percent,
-                battery.2 AS battery_millivolts,
-                battery.3 AS battery_charging,
-                maxIf(u.taken_at, bitTest(u.facts, 2)) AS radio_at,
-                argMaxIf((toString(u.rat), toString(u.plmn), u.cell_id, u.rssi_dbm), u.version, bitTest(u.facts, 2)) AS radio,
-                radio.1 AS rat,
-                radio.2 AS plmn,
-                radio.3 AS cell_id,
-                radio.4 AS rssi_dbm,
-                maxIf(u.taken_at, bitTest(u.facts, 3)) AS sim_at,
-                argMaxIf(u.iccid, u.version, bitTest(u.facts, 3)) AS iccid,
-                argMaxIf(u.imsi, u.version, bitTest(u.facts, 3)) AS imsi,
-                argMaxIf(u.imei, u.version, bitTest(u.facts, 3)) AS imei,
-                maxIf(u.taken_at, bitTest(u.facts, 4)) AS firmware_at,
-                argMaxIf(toString(u.firmware), u.version, bitTest(u.facts, 4)) AS firmware,
-                maxIf(u.taken_at, bitTest(u.facts, 5)) AS state_at,
-                argMaxIf(toString(u.state), u.version, bitTest(u.facts, 5)) AS state
-            FROM
+                r.taken_at AS last_heartbeat_at, r.next_s AS next_s,
+                r.position_at AS position_at, r.position.1 AS latitude_deg, r.position.2 AS longitude_deg,
+                r.battery_at AS battery_at, r.battery.1 AS battery_percent, r.battery.2 AS battery_millivolts, r.battery.3 AS battery_charging,
+                r.radio_at AS radio_at, r.radio.1 AS rat, r.radio.2 AS plmn, r.radio.3 AS cell_id, r.radio.4 AS rssi_dbm,
+                r.sim_at AS sim_at, r.sim.1 AS iccid, r.sim.2 AS imsi, r.sim.3 AS imei,
+                r.firmware_at AS firmware_at, r.firmware AS firmware,
+                r.state_at AS state_at, r.state AS state
+            FROM (SELECT c.device_id AS device_id FROM device_status_state AS c UNION DISTINCT SELECT a.device_id FROM device_arrivals AS a) AS i
+            LEFT JOIN
             (
                 SELECT
-                    s.device_id AS device_id, s.last_start AS last_start, s.last_end AS last_end, s.last_epoch AS last_epoch,
-                    toDateTime64(0, 3, 'UTC') AS arrived_at, toUInt64(0) AS arrival, toUUID('00000000-0000-0000-0000-000000000000') AS session_id,
-                    '' AS node_id, toUInt64(0) AS messages_in,
-                    toUInt8(0) AS facts, toUInt64(0) AS version, toDateTime64(0, 3, 'UTC') AS taken_at, toUInt32(0) AS next_s,
-                    '' AS firmware, '' AS state, NULL AS battery_percent, NULL AS battery_millivolts, NULL AS battery_charging,
-                    NULL AS latitude_deg, NULL AS longitude_deg, '' AS rat, '' AS plmn, NULL AS cell_id, NULL AS rssi_dbm,
-                    '' AS iccid, '' AS imsi, '' AS imei
-                FROM device_status_state AS s
-                UNION ALL
-                SELECT
-                    a.device_id,
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, String, String)'),
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, DateTime64(3, \'UTC\'), String)'),
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, UInt64, String, String)'),
-                    a.received_at, a.version, a.session_id, a.node_id, a.messages_in,
-                    0, 0, toDateTime64(0, 3, 'UTC'), 0, '', '', NULL, NULL, NULL, NULL, NULL, '', '', NULL, NULL, '', '', ''
-                FROM device_arrivals AS a
-                UNION ALL
-                SELECT
-                    l.device_id,
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, String, String)'),
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, DateTime64(3, \'UTC\'), String)'),
-                    defaultValueOfTypeName('Tuple(DateTime64(3, \'UTC\'), UUID, UInt64, String, String)'),
-                    toDateTime64(0, 3, 'UTC'), 0, toUUID('00000000-0000-0000-0000-000000000000'), '', 0,
-                    l.facts, l.version, l.taken_at, l.next_s, l.firmware, l.state,
-                    l.battery_percent, l.battery_millivolts, l.battery_charging, l.latitude_deg, l.longitude_deg,
-                    l.rat, l.plmn, l.cell_id, l.rssi_dbm, l.iccid, l.imsi, l.imei
-                FROM device_latest AS l
-            ) AS u
-            GROUP BY u.device_id
+                    m.device_id AS device_id, max(m.last_start) AS start, max(m.last_end) AS end, max(m.last_epoch) AS newest
+                FROM device_status_state AS m
+                GROUP BY m.device_id
+            ) AS s ON s.device_id = i.device_id
+            LEFT JOIN
+            (
+                SELECT a.device_id AS device_id, a.received_at AS arrived_at, a.session_id AS session_id, toString(a.node_id) AS node_id, a.messages_in AS messages_in
+                FROM device_arrivals AS a FINAL
+            ) AS a ON a.device_id = i.device_id
+            LEFT JOIN
+                (
+                    SELECT
+                        device_id,
+                        max(k.taken_at) AS taken_at,
+                        argMax(k.next_s, k.version) AS next_s,
+                        maxIf(k.taken_at, bitTest(k.facts, 0)) AS position_at,
+                        argMaxIf((k.latitude_deg, k.longitude_deg), k.version, bitTest(k.facts, 0)) AS position,
+                        maxIf(k.taken_at, bitTest(k.facts, 1)) AS battery_at,
+                        argMaxIf((k.battery_percent, k.battery_millivolts, k.battery_charging), k.version, bitTest(k.facts, 1)) AS battery,
+                        maxIf(k.taken_at, bitTest(k.facts, 2)) AS radio_at,
+                        argMaxIf((toString(k.rat), toString(k.plmn), k.cell_id, k.rssi_dbm), k.version, bitTest(k.facts, 2)) AS radio,
+                        maxIf(k.taken_at, bitTest(k.facts, 3)) AS sim_at,
+                        argMaxIf((k.iccid, k.imsi, k.imei), k.version, bitTest(k.facts, 3)) AS sim,
+                        maxIf(k.taken_at, bitTest(k.facts, 4)) AS firmware_at,
+                        argMaxIf(toString(k.firmware), k.version, bitTest(k.facts, 4)) AS firmware,
+                        maxIf(k.taken_at, bitTest(k.facts, 5)) AS state_at,
+                        argMaxIf(toString(k.state), k.version, bitTest(k.facts, 5)) AS state
+                    FROM device_latest AS k FINAL
+                    GROUP BY k.device_id
+                ) AS r ON r.device_id = i.device_id
         )
     ) AS d
     ASOF LEFT JOIN node_lives AS n ON n.node_id = d.node_id AND d.epoch_or_start >= n.epoch
 );
 
 -- First copies of heartbeats that came in between {since} and {until}, of one device or (empty) of all.
-CREATE OR REPLACE VIEW arrivals AS
+CREATE OR REPLACE VIEW heartbeat_arrivals AS
 SELECT
     h.device_id AS device_id,
     h.received_at AS received_at,
@@ -608,7 +585,7 @@ FROM
                 a.taken_at, a.version, toUInt32(a.next_s),
                 a.latitude_deg, a.longitude_deg, a.battery_percent, a.battery_millivolts, a.battery_charging,
                 toString(a.rat), toString(a.plmn), a.cell_id, a.rssi_dbm, a.iccid, a.imsi, a.imei, toString(a.firmware), toString(a.state)
-            FROM arrivals(
+            FROM heartbeat_arrivals(
                 since = {at:DateTime64(3, 'UTC')} - INTERVAL 35 DAY, until = {at:DateTime64(3, 'UTC')} + INTERVAL 1 MILLISECOND,
                 device = {device:String}) AS a
         ) AS b
@@ -626,7 +603,7 @@ WITH
         SELECT groupArray((toUnixTimestamp64Milli(u.began_at), toUnixTimestamp64Milli(u.ended_at)))
         FROM ingest_unknown(since = {since:DateTime64(3, 'UTC')} - INTERVAL 35 DAY, until = {until:DateTime64(3, 'UTC')}) AS u
     ) AS unknown,
-    arrayMap(u -> u.2, unknown) AS looked_again_ms,
+    arraySort(arrayMap(u -> u.2, unknown)) AS looked_again_ms,
     -- What of a span lies between {since} and {until}, and not in an unknown one.
     (a, b) -> greatest(least(b, until_ms) - greatest(a, since_ms), 0)
         - arraySum(u -> greatest(least(b, until_ms, u.2) - greatest(a, since_ms, u.1), 0), unknown) AS known_ms
@@ -678,7 +655,7 @@ FROM
             SELECT
                 a.device_id, a.session_id, '', toUnixTimestamp64Milli(a.received_at), false, 0,
                 a.version, ifNull(a.promised_ms, 0), ifNull(toInt64(a.learned_ms), -1), a.messages_in
-            FROM arrivals(
+            FROM heartbeat_arrivals(
                 since = {since:DateTime64(3, 'UTC')} - INTERVAL 35 DAY, until = {until:DateTime64(3, 'UTC')}, device = {device:String}) AS a
         )
         WINDOW

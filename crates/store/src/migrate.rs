@@ -131,11 +131,13 @@ impl Store {
         }
         self.keep("heartbeats", format!("toDateTime(received_at) + toIntervalDay({})", self.kept.raw_days))
             .await?;
-        self.keep(
-            "connections",
-            format!("toDateTime(connected_at) + toIntervalYear({})", self.kept.sessions_years),
-        )
-        .await?;
+        // A session is known by its start and end, by its heartbeats, and by its gateway's life.
+        for (table, time) in
+            [("connections", "connected_at"), ("session_signs", "received_at"), ("nodes", "at")]
+        {
+            let until = format!("toDateTime({time}) + toIntervalYear({})", self.kept.sessions_years);
+            self.keep(table, until).await?;
+        }
         Ok(applied)
     }
 
@@ -220,11 +222,16 @@ impl Store {
                 source,
             };
             let guard = guard(statement);
+            // Another node may be further by now: what a later migration has taken away must not come back.
+            if self.is_noted(migration).await? {
+                return Ok(());
+            }
             if !self.wants(guard).await.map_err(failed)? {
                 continue;
             }
             let done = self.client.query_raw(statement).execute().await;
             if let Err(error) = done
+                && !self.is_noted(migration).await?
                 && (guard.is_none() || self.wants(guard).await.map_err(failed)?)
             {
                 return Err(failed(error));
@@ -238,6 +245,15 @@ impl Store {
             .bind(checksum(migration));
         noted.execute().await.map_err(|source| self.query_error(source))?;
         Ok(())
+    }
+
+    /// Whether a migration was applied by now.
+    async fn is_noted(&self, migration: &Migration) -> Result<bool, MigrateError> {
+        let noted = self
+            .client
+            .query("SELECT count() FROM schema_migrations WHERE version = ?")
+            .bind(migration.version);
+        Ok(noted.fetch_one::<u64>().await.map_err(|source| self.query_error(source))? > 0)
     }
 
     /// Whether a statement under this guard is to be run.
@@ -296,9 +312,9 @@ mod tests {
                     "CREATE OR REPLACE VIEW",
                     "MODIFY QUERY",
                     "MODIFY SETTING",
-                    "MODIFY TTL",
                     "MATERIALIZE COLUMN",
                     "DROP VIEW IF EXISTS",
+                    "DROP TABLE IF EXISTS",
                     "INSERT INTO device_status_state",
                 ];
                 let repeatable = repeatable.iter().any(|form| code.contains(form));

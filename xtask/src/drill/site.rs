@@ -364,9 +364,8 @@ impl Site {
     /// A target of a view, so that an insert lands by halves.
     fn read_only(&self, is: bool) -> anyhow::Result<()> {
         let value = u8::from(is);
-        self.ask().run(&format!(
-            "ALTER TABLE fleetpulse.device_status_state MODIFY SETTING table_readonly = {value}"
-        ))
+        self.ask()
+            .run(&format!("ALTER TABLE fleetpulse.device_arrivals MODIFY SETTING table_readonly = {value}"))
     }
 
     fn parts_max(&self, tables: &[String], most: u32) -> anyhow::Result<()> {

@@ -120,6 +120,11 @@ fn a_sim_begins_in_the_inventory_and_goes_where_it_may() {
     assert_eq!((named("state"), named("state_since")), (Some("inventory"), Some(NOW)));
     assert_eq!((named("plan_id"), named("plan_since")), (Some("p"), Some("1970-01-01T00:00:00Z")));
 
+    is_wrong::<Sim>(
+        &format!("iccid,plan_since\n{sim},2026-01-01T00:00:00Z"),
+        &standing::<Sim>(&[], &known),
+        &["2: plan_since: \"2026-01-01T00:00:00Z\" means nothing without plan_id"],
+    );
     let live = format!("{sim}|||||p|1970-01-01T00:00:00Z|live|2026-01-01T00:00:00Z");
     let stands = standing::<Sim>(&[&live], &known);
     let file = |columns: &str, cells: &str| format!("iccid,{columns}\n{sim},{cells}");

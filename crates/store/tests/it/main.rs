@@ -6,5 +6,6 @@ mod ledger;
 mod moving;
 mod registry;
 mod trouble;
+mod truth;
 mod upgrade;
 mod usage;

@@ -84,7 +84,7 @@ async fn two_nodes_that_are_killed_again_and_again_bring_each_heartbeat_over_onc
         "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = 'heartbeats_next'";
     assert_eq!(database.ask(leftovers), "0");
     let views = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND engine = 'MaterializedView' \
-                 AND name LIKE '%_of_heartbeats'";
+                 AND name LIKE '%_from_heartbeats'";
     assert_ne!(database.ask(views), "0", "what follows the table follows it again");
 }
 
