@@ -54,7 +54,7 @@ pub(crate) struct Flags {
     /// Days of history.
     #[arg(long, default_value_t = 30)]
     days: u32,
-    /// How often each question is asked, as long as that takes no longer than half a minute.
+    /// How often each question is asked, as long as that takes no longer than twelve seconds.
     #[arg(long, default_value_t = 200)]
     times: u32,
     /// Ask the ClickHouse that `FLEETPULSE_CLICKHOUSE_URL` names, which has the history of an earlier run.
@@ -93,7 +93,6 @@ pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
     println!("load average before {load_average}");
     describe(&database)?;
     let answers = questions::ask(&database, classes[0].devices * classes[0].copies, flags.times, stop)?;
-    questions::print(&answers);
     if let Some(own) = service.own() {
         own.stop()?;
     }
