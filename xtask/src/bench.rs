@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: `pipeline`, what one heartbeat costs all the way, and how fast it is; `gateway`, what the gateway alone
-//! costs; `storage`, what it takes on ClickHouse's disk and of its CPU.
+//! costs; `storage`, what it takes on ClickHouse's disk and of its CPU; `history`, how fast a month of a fleet is asked.
 //!
 //! Everything is real and on this machine, the simulated fleet included: on few cores it takes its share from what is
 //! measured. After a warm-up the CPU time of each process is read from /proc at both ends of the measured time; the
@@ -25,6 +25,7 @@ use crate::stack::{self, TemporaryFolder};
 use crate::stop::Stop;
 
 mod gateway;
+mod history;
 mod print;
 mod storage;
 
@@ -42,6 +43,8 @@ pub(crate) enum Bench {
     Gateway(gateway::Flags),
     /// ClickHouse alone: bytes of a heartbeat by column, server CPU of its insert.
     Storage(storage::Flags),
+    /// ClickHouse alone, with a month of a fleet in it: how fast it answers.
+    History(history::Flags),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +93,7 @@ pub(crate) fn run(bench: &Bench, stop: &Stop) -> anyhow::Result<ExitCode> {
         Bench::Pipeline(flags) => pipeline(flags, stop),
         Bench::Gateway(flags) => gateway::run(flags, stop),
         Bench::Storage(flags) => storage::run(flags, stop),
+        Bench::History(flags) => history::run(flags, stop),
     }
 }
 

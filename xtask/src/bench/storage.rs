@@ -5,6 +5,7 @@
 //! process took until no merge ran any more, both divided by rows. Batches are inserted as the writer inserts them, in the order of arrival,
 //! with every device of a large fleet in them; one after another without a pause.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ use crate::stop::Stop;
 
 const DATABASE: &str = "fleetpulse";
 const FLEET: &str = include_str!("storage/fleet.sql");
+/// Id of the session that device `d` has at minute `t` of the history: a `UUIDv7`, as the gateway makes them.
+const SESSION: &str = include_str!("storage/session.sql");
 /// Devices whose heartbeats arrive in a batch.
 const ARRIVING: u32 = 50_000;
 /// Rows of the batches whose cost is measured, and the goal: microseconds a row.
@@ -55,15 +58,8 @@ pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
     let folder = TemporaryFolder::make("bench-storage")?;
     stack::ensure_packages(stack::install(flags.no_install), &[])?;
     let workspace = Workspace::find()?;
-    let launcher = workspace.build_launcher(stack::needs_chserver(), stop)?;
-    let mut service = ClickHouseService::start(|| -> Result<_, StackError> {
-        let engine = Engine::find(&launcher, &Cache::of_user()?)?;
-        Ok(ClickHouseConfig { http_port: 0, ..ClickHouseConfig::new(engine, folder.path()) })
-    })?;
-    let server = ClickHouse::at(service.url());
-    server.run(&format!("CREATE DATABASE {DATABASE}"))?;
-    let database = ClickHouse::at(format!("{}/?database={DATABASE}", service.url()));
-    migrate(&database, &workspace)?;
+    let mut service = start(&workspace, folder.path(), stop)?;
+    let database = with_tables(&service, &workspace)?;
     println!("load average before {load_average}");
     bytes(flags, &database)?;
     for (batch, goal) in BATCHES.into_iter().filter(|_| !flags.bytes_only) {
@@ -74,6 +70,28 @@ pub(crate) fn run(flags: &Flags, stop: &Stop) -> anyhow::Result<ExitCode> {
         own.stop()?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A ClickHouse with its data in this folder, or somebody's.
+pub(super) fn start(workspace: &Workspace, folder: &Path, stop: &Stop) -> anyhow::Result<ClickHouseService> {
+    let launcher = workspace.build_launcher(stack::needs_chserver(), stop)?;
+    Ok(ClickHouseService::start(|| -> Result<_, StackError> {
+        let engine = Engine::find(&launcher, &Cache::of_user()?)?;
+        Ok(ClickHouseConfig { http_port: 0, ..ClickHouseConfig::new(engine, folder) })
+    })?)
+}
+
+/// A new database with every table and view.
+pub(super) fn with_tables(service: &ClickHouseService, workspace: &Workspace) -> anyhow::Result<ClickHouse> {
+    ClickHouse::at(service.url()).run(&format!("CREATE DATABASE {DATABASE}"))?;
+    let database = database(service);
+    migrate(&database, workspace)?;
+    Ok(database)
+}
+
+/// The database of the bench.
+pub(super) fn database(service: &ClickHouseService) -> ClickHouse {
+    ClickHouse::at(format!("{}/?database={DATABASE}", service.url()))
 }
 
 /// As `fleetpulse migrate` does, on an empty database.
@@ -101,14 +119,45 @@ fn migrate(database: &ClickHouse, workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 fn generate(database: &ClickHouse, table: &str, devices: u32, minutes: u32) -> anyhow::Result<()> {
-    // So many devices at once as their arrays leave room for.
-    let block = (40_000 / minutes).max(1);
-    let statement = FLEET
-        .replace("{table}", table)
-        .replace("{devices}", &devices.to_string())
-        .replace("{minutes}", &minutes.to_string())
-        .replace("{block}", &block.to_string());
-    database.run(&statement)
+    let start = "toDateTime64(toMonday(now('UTC') - INTERVAL 8 DAY), 3, 'UTC')";
+    let span = Span { start, first: 0, devices, step: 1, from: 0, minutes };
+    database.run(&span.heartbeats(table, 500_000))
+}
+
+/// Neighbouring devices of a fleet, and some minutes of their history.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span<'a> {
+    /// When the history begins: an expression.
+    pub start: &'a str,
+    pub first: u32,
+    pub devices: u32,
+    /// Minutes between two heartbeats of a device.
+    pub step: u32,
+    pub from: u32,
+    pub minutes: u32,
+}
+
+impl Span<'_> {
+    /// The statement that makes its heartbeats, in parts of so many rows.
+    pub(super) fn heartbeats(&self, table: &str, rows: u32) -> String {
+        // So many devices at once as their arrays leave room for.
+        let block = (40_000 * self.step / self.minutes).max(1);
+        let sql = FLEET.replace("{table}", table).replace("{rows}", &rows.to_string());
+        self.fill(&sql.replace("{block}", &block.to_string()))
+    }
+
+    /// Puts the span in the place of what stands in braces.
+    pub(super) fn fill(&self, sql: &str) -> String {
+        let sql = sql.replace("{session}", SESSION.trim()).replace("{start}", self.start);
+        let numbers = [
+            ("{first}", self.first),
+            ("{devices}", self.devices),
+            ("{step}", self.step),
+            ("{from}", self.from),
+            ("{minutes}", self.minutes),
+        ];
+        numbers.into_iter().fold(sql, |sql, (name, number)| sql.replace(name, &number.to_string()))
+    }
 }
 
 fn bytes(flags: &Flags, database: &ClickHouse) -> anyhow::Result<()> {

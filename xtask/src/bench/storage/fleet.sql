@@ -1,4 +1,6 @@
--- Heartbeats of a fleet of scooters in a hundred cities, one a minute, from the Monday of last week on: {devices} devices, {minutes} minutes each.
+-- Heartbeats of a fleet of scooters in a hundred cities: {devices} devices from number {first} on, one heartbeat every {step} minutes, of the
+-- {minutes} minutes after the first {from} from {start} on. Spans that begin with a day go on where the one before ended: counters rise, scooters
+-- are back where they belong.
 -- Every choice is a hash of device and minute: the same in each run. Noise is what it costs: the device's timer (40 ms), the network (60 ms, one
 -- in twenty up to 2 s late), the fix (93 millionths of a degree, around four metres of deviation), signal, voltage, length of the payload, and the place in the partition
 -- among 50,000 devices.
@@ -11,9 +13,9 @@ INSERT INTO {table}
     iccid, imsi, imei, modem_tx_bytes, modem_rx_bytes, extra, kafka_partition, kafka_offset
 )
 WITH
-    toDateTime64(toMonday(now('UTC') - INTERVAL 8 DAY), 3, 'UTC') AS start,
+    {start} AS start,
     cityHash64(7, device) AS d,
-    range(toUInt32({minutes})) AS ts,
+    range(toUInt32({from}), toUInt32({from} + {minutes}), toUInt32({step})) AS ts,
     -- Charging for four hours, one time in forty; riding for a quarter of an hour, one time in ten by day.
     arrayMap(t -> multiIf(
         cityHash64(d, 1, intDiv(t, 240)) % 40 = 0, 2,
@@ -25,29 +27,29 @@ WITH
     arrayCumSum(arrayMap((t, s) -> toUInt64(s = 1 AND cityHash64(d, 7, t) % 8 = 0), ts, states)) AS moves,
     arrayCumSum(arrayMap(t -> toInt64(cityHash64(d, 21, t) % 7) - 3, ts)) AS temperatures,
     arrayMap(t -> toUInt64(530 + cityHash64(d, 8, t) % 7), ts) AS lengths,
-    arrayCumSum(lengths) AS sums,
+    arrayMap(l -> l + 533 * intDiv({from}, {step}), arrayCumSum(lengths)) AS sums,
     -- What was counted before this session (twelve hours), and before this boot (three days).
-    arrayFill((b, t) -> t % 720 = 0, arrayMap((a, l) -> a - l, sums, lengths), ts) AS session_bases,
-    arrayFill((b, t) -> t % 4000 = 0, arrayMap((a, l, t) -> a - l + 100 * t, sums, lengths, ts), ts) AS boot_bases,
+    arrayFill((b, t) -> t % 720 = 0, arrayMap((a, l, t) -> if(t % 720 = 0, a - l, 533 * intDiv(t - t % 720, {step})), sums, lengths, ts), ts) AS session_bases,
+    arrayFill((b, t) -> t % 4000 = 0, arrayMap((a, l, t) -> if(t % 4000 = 0, a - l + 100 * intDiv(t, {step}), 633 * intDiv(t - t % 4000, {step})), sums, lengths, ts), ts) AS boot_bases,
     d % 100 AS city
 SELECT
     concat('scooter-', leftPad(toString(device), 6, '0')),
     start + toIntervalMillisecond(d % 60000 + t * 60000 + cityHash64(d, 9, t) % 40) AS taken,
-    t,
+    intDiv(t, {step}) AS n,
     taken + toIntervalMillisecond(60 + cityHash64(d, 10, t) % 60 + if(cityHash64(d, 11, t) % 20 = 0, cityHash64(d, 12, t) % 2000, 0)) AS received,
     toDateTime(received + toIntervalMillisecond(400 + cityHash64(d, 32, t) % 1200)),
     'device',
-    reinterpretAsUUID(concat(reinterpretAsString(cityHash64(d, 13, intDiv(t, 720))), reinterpretAsString(cityHash64(d, 14, intDiv(t, 720))))),
+    {session},
     concat('gateway-', toString(1 + cityHash64(d, 13, intDiv(t, 720)) % 3)),
     120 + sum - session_base,
-    10 + 4 * (t % 720),
-    2 + t % 720,
-    t,
+    10 + 4 * intDiv(t % 720, {step}),
+    2 + intDiv(t % 720, {step}),
+    n,
     lower(hex(toUInt32(cityHash64(d, 15, intDiv(t, 4000)) % 4294967296))),
     30 + 60 * (t % 4000),
     ['1.4.2', '1.4.3', '1.5.0'][1 + d % 3],
     ['parked', 'riding', 'charging'][state + 1],
-    60,
+    60 * {step},
     -- Told to a tenth of a percent. What falls to a tenth is swapped.
     10 * round((100000 - drain % 90000) / 100),
     36000 + intDiv((100000 - drain % 90000) * 6, 100) + cityHash64(d, 16, t) % 7,
@@ -69,13 +71,13 @@ SELECT
     concat('89490200', leftPad(toString(device), 11, '0')),
     concat('26201', leftPad(toString(device), 10, '0')),
     concat('35693803', leftPad(toString(device), 7, '0')),
-    sum + 100 * (t + 1) - boot_base,
-    44 * (1 + t % 4000),
+    sum + 100 * (n + 1) - boot_base,
+    44 * (1 + intDiv(t % 4000, {step})),
     concat('{"kickstand":"', if(state = 1, 'up', 'down'), '","motor_temp_c":', toString(round(20 + (temperature % 100) / 10, 1)), '}'),
     d % 12,
     toUInt64((toUnixTimestamp64Milli(received) - toUnixTimestamp64Milli(start)) * 0.0694) + cityHash64(d, 31, t) % 9
-FROM (SELECT number AS device FROM numbers({devices}))
+FROM (SELECT number AS device FROM numbers({first}, {devices}))
 ARRAY JOIN
     ts AS t, states AS state, norths AS north, easts AS east, drains AS drain, signals AS signal, moves AS moved,
     temperatures AS temperature, sums AS sum, session_bases AS session_base, boot_bases AS boot_base
-SETTINGS max_block_size = {block}, max_threads = 2, min_insert_block_size_rows = 500000
+SETTINGS max_block_size = {block}, max_threads = 2, min_insert_block_size_rows = {rows}, min_insert_block_size_bytes = 0

@@ -1,0 +1,1 @@
+reinterpretAsUUID(bitOr(toUInt128(bitShiftLeft(toUInt64(toUnixTimestamp64Milli(start) + d % 60000 + 43200000 * intDiv(t, 720) - 250), 16) + 28672 + d % 4096), bitShiftLeft(toUInt128(9223372036854775808 + cityHash64(d, 14, intDiv(t, 720)) % 4611686018427387904), 64)))
