@@ -149,6 +149,12 @@ pub(crate) fn settle(settings: &Settings) -> anyhow::Result<ExitCode> {
         settled.late,
         settled.took.as_secs_f64()
     );
+    if settled.refused > 0 {
+        println!(
+            "{} devices tell too much and are left as they were settled; the log names them",
+            settled.refused
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

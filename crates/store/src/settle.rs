@@ -87,7 +87,7 @@ const SETTLED: &str = "
         AND last_at > toDateTime64(0, 3, 'UTC')";
 
 /// How far back before the last run a run looks for new rows: an insert counts by the moment at which the server began it, and may be
-/// seen that much later. Ten times what an insert may take.
+/// seen that much later. Half as much again as the longest `clickhouse.insert_timeout_ms`.
 const OVERLAP_S: u32 = 15 * 60;
 /// Hours that are older are not made anew, as the raw rows that they were made of may be gone: raw rows stand for 90 days after their
 /// arrival. A heartbeat that is later than that is stored, and its counter is counted on from where it stood.
@@ -96,6 +96,10 @@ const HORIZON_S: u32 = 75 * 24 * 60 * 60;
 const READINGS_AT_ONCE: u64 = 100_000;
 /// Devices that are read at a time, however little they seem to tell: some hundred rows each.
 const DEVICES_AT_ONCE: usize = 500;
+/// Most rows of one device that are held at once. A device that tells every half minute has 216,000 in what may be made anew; one that
+/// floods must not take the memory of the writer, and so everybody's rows. Beyond it the device is left as it was settled, named in
+/// the log and counted.
+const ROWS_OF_A_DEVICE_MAX: usize = 300_000;
 const HOUR_S: u32 = 60 * 60;
 const DAY_S: u32 = 24 * HOUR_S;
 /// Rows are read from this long before the first hour that may be touched of a device that is not late. Until then its clock and its
@@ -113,8 +117,17 @@ pub struct Settled {
     pub devices: u64,
     /// Of these, those that were read whole.
     pub late: u64,
+    /// Devices that tell too much to be settled: they are left as they were.
+    pub refused: u64,
     /// How long it took.
     pub took: Duration,
+}
+
+/// What came of some devices.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    settled: u64,
+    refused: u64,
 }
 
 #[derive(Row, Deserialize)]
@@ -124,7 +137,7 @@ struct Clock {
 }
 
 /// A device that was touched.
-#[derive(Row, Deserialize)]
+#[derive(Clone, Row, Deserialize)]
 struct Touched {
     device_id: String,
     from_s: u32,
@@ -192,21 +205,21 @@ impl Store {
         let late = self.settle_at(run, Depth::Whole).await?;
         // What was seen of SIMs stands in the same rows.
         self.sight_sims(since).await?;
-        let (devices, took) = (near + late, began.elapsed());
+        let (devices, took) = (near.settled + late.settled, began.elapsed());
         let noted = self
             .client
             .query("INSERT INTO settle_runs (run, since, devices, late, took_ms) VALUES (?, ?, ?, ?, ?)")
             .bind(id)
             .bind(since)
             .bind(devices)
-            .bind(late)
+            .bind(late.settled)
             .bind(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         noted.execute().await?;
-        Ok(Settled { devices, late, took })
+        Ok(Settled { devices, late: late.settled, refused: near.refused + late.refused, took })
     }
 
-    /// Settles the devices of one depth, slice by slice; how many were settled.
-    async fn settle_at(&self, run: Run, depth: Depth) -> Result<u64, Error> {
+    /// Settles the devices of one depth, slice by slice.
+    async fn settle_at(&self, run: Run, depth: Depth) -> Result<Tally, Error> {
         let sql = match depth {
             Depth::Near => {
                 "SELECT device_id, toUnixTimestamp(from_hour) AS from_s, readings FROM settle_touched
@@ -225,44 +238,31 @@ impl Store {
             }
         };
         let touched = self.bounded(sql).param("run", run.id).fetch_all::<Touched>().await?;
-        let mut settled = touched.len();
+        let mut tally = Tally::default();
         let mut rest = touched.as_slice();
         while !rest.is_empty() {
             let (slice, others) = rest.split_at(slice_len(rest));
-            settled -= self.settle_slice(run, depth, slice).await?;
+            let of_slice = self.settle_slice(run, depth, slice).await?;
+            tally.settled += of_slice.settled;
+            tally.refused += of_slice.refused;
             rest = others;
         }
-        Ok(u64::try_from(settled).unwrap_or(u64::MAX))
+        Ok(tally)
     }
 
-    /// Settles neighbouring devices; how many of them need to be read whole.
-    async fn settle_slice(&self, run: Run, depth: Depth, slice: &[Touched]) -> Result<usize, Error> {
-        let mut histories = self.histories(run, depth, slice).await?;
-        let reach = match depth {
-            Depth::Near => Reach::Since(i64::from(run.near_s - STOOD_S) * 1000),
-            Depth::Whole => Reach::Whole,
-        };
-        let mut rows: Vec<UsageHour> = Vec::new();
-        let mut unknown = Vec::new();
-        for touched in slice {
-            let history = histories.remove(&touched.device_id).unwrap_or_default();
-            match fold::fold(&touched.device_id, &history, reach, run.id) {
-                Ok(hours) => rows.extend(hours),
-                Err(BeganBefore) => unknown.push(Late {
-                    run: run.id,
-                    device_id: touched.device_id.clone(),
-                    from_hour: touched.from_s,
-                    late: Depth::Whole.late(),
-                    readings: touched.readings,
-                }),
-            }
-        }
-        self.write_all("settle_touched", &unknown).await?;
-        self.write_all("usage_hours", &rows).await?;
+    /// Settles neighbouring devices. Those that need to be read whole are noted as late.
+    async fn settle_slice(&self, run: Run, depth: Depth, slice: &[Touched]) -> Result<Tally, Error> {
+        let histories = self.histories(run, depth, slice).await?;
+        let touched = slice.to_vec();
+        // A hundred thousand readings are work for a tenth of a second: not on a thread that others wait for.
+        let folded = tokio::task::spawn_blocking(move || Folded::of(&touched, histories, run, depth));
+        let folded = folded.await.map_err(|panicked| Error::Other(Box::new(panicked)))?;
+        self.write_all("settle_touched", &folded.late).await?;
+        self.write_all("usage_hours", &folded.hours).await?;
         let from_day = slice.iter().map(|touched| touched.from_s / DAY_S).min().unwrap_or_default();
         let days = self.of_slice(DAYS, run, depth, slice).param("day", from_day);
         days.execute().await?;
-        Ok(unknown.len())
+        Ok(folded.tally)
     }
 
     /// What is known of each device of a slice.
@@ -290,26 +290,29 @@ impl Store {
             .param("from", from_s)
             .fetch::<Reading>()?;
         while let Some(reading) = readings.next().await? {
-            if let Some(history) = histories.get_mut(&reading.device_id) {
+            if let Some(history) = room(&mut histories, &reading.device_id) {
                 history.readings.push(reading);
             }
         }
         let endings = self.of_slice(ENDINGS, run, depth, slice).param("from", from_s);
-        for ending in endings.fetch_all::<Ending>().await? {
-            if let Some(history) = histories.get_mut(&ending.device_id) {
+        let mut endings = endings.fetch::<Ending>()?;
+        while let Some(ending) = endings.next().await? {
+            if let Some(history) = room(&mut histories, &ending.device_id) {
                 history.endings.push(ending);
             }
         }
         let stood = self.of_slice(STOOD, run, depth, slice).param("since", stood_since);
-        for stood in stood.fetch_all::<Stood>().await? {
-            if let Some(history) = histories.get_mut(&stood.device_id) {
+        let mut all_stood = stood.fetch::<Stood>()?;
+        while let Some(stood) = all_stood.next().await? {
+            if let Some(history) = room(&mut histories, &stood.device_id) {
                 history.stood.push(stood);
             }
         }
         let settled = self.of_slice(SETTLED, run, depth, slice).param("from", from_s);
-        for named in settled.fetch_all::<Named>().await? {
+        let mut settled = settled.fetch::<Named>()?;
+        while let Some(named) = settled.next().await? {
             let Named { device_id, source, counter, hour, iccid, plmn, state } = named;
-            if let Some(history) = histories.get_mut(&device_id).filter(|history| hour >= history.from_s) {
+            if let Some(history) = room(&mut histories, &device_id).filter(|history| hour >= history.from_s) {
                 history.settled.push(Key { source, counter, hour, iccid, plmn, state });
             }
         }
@@ -352,6 +355,59 @@ impl Store {
     }
 }
 
+/// What is to be written of some devices.
+#[derive(Default)]
+struct Folded {
+    hours: Vec<UsageHour>,
+    late: Vec<Late>,
+    tally: Tally,
+}
+
+impl Folded {
+    /// Folds the histories of a slice. One that is not there any more was too much.
+    fn of(slice: &[Touched], mut histories: HashMap<String, History>, run: Run, depth: Depth) -> Self {
+        let reach = match depth {
+            Depth::Near => Reach::Since(i64::from(run.near_s - STOOD_S) * 1000),
+            Depth::Whole => Reach::Whole,
+        };
+        let mut folded = Self::default();
+        for touched in slice {
+            let Some(history) = histories.remove(&touched.device_id) else {
+                folded.tally.refused += 1;
+                continue;
+            };
+            match fold::fold(&touched.device_id, &history, reach, run.id) {
+                Ok(hours) => {
+                    folded.tally.settled += 1;
+                    folded.hours.extend(hours);
+                }
+                Err(BeganBefore) => folded.late.push(Late {
+                    run: run.id,
+                    device_id: touched.device_id.clone(),
+                    from_hour: touched.from_s,
+                    late: Depth::Whole.late(),
+                    readings: touched.readings,
+                }),
+            }
+        }
+        folded
+    }
+}
+
+/// The history that takes one row more. One that is full is dropped: its device is not settled.
+fn room<'a>(histories: &'a mut HashMap<String, History>, device_id: &str) -> Option<&'a mut History> {
+    if histories.get(device_id)?.len() >= ROWS_OF_A_DEVICE_MAX {
+        tracing::warn!(
+            device_id,
+            rows_max = ROWS_OF_A_DEVICE_MAX,
+            "a device tells too much: its usage is left as it was settled"
+        );
+        histories.remove(device_id);
+        return None;
+    }
+    histories.get_mut(device_id)
+}
+
 /// How many of the devices are read together.
 fn slice_len(devices: &[Touched]) -> usize {
     let mut readings = 0;
@@ -364,4 +420,36 @@ fn slice_len(devices: &[Touched]) -> usize {
 
 fn seconds(ms: u64) -> u32 {
     u32::try_from(ms / 1000).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_device_that_tells_too_much_is_dropped_and_the_others_stay() {
+        let ending = |device: &str| Ending {
+            device_id: device.into(),
+            session_id: Uuid::nil(),
+            at: 1,
+            bytes_in: 0,
+            bytes_out: 0,
+            messages_in: 0,
+        };
+        let mut full = History::default();
+        full.endings.resize_with(ROWS_OF_A_DEVICE_MAX - 1, || ending("floods"));
+        let mut histories =
+            HashMap::from([("floods".to_owned(), full), ("tells".to_owned(), History::default())]);
+        room(&mut histories, "floods").expect("room for one").endings.push(ending("floods"));
+        assert!(room(&mut histories, "floods").is_none() && room(&mut histories, "floods").is_none());
+        assert!(room(&mut histories, "tells").is_some());
+
+        let touched =
+            ["floods", "tells"].map(|device| Touched { device_id: device.into(), from_s: 0, readings: 0 });
+        let folded = Folded::of(&touched, histories, Run { id: 1, near_s: STOOD_S }, Depth::Whole);
+        assert_eq!((folded.tally.settled, folded.tally.refused), (1, 1));
+        assert!(folded.hours.is_empty() && folded.late.is_empty());
+    }
 }

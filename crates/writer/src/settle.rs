@@ -58,6 +58,8 @@ pub(crate) async fn watch(store: Store, turn: Turn, every: Duration, stop: Cance
             Ok(settled) => {
                 metrics::counter!("fleetpulse_writer_settled_devices_total").increment(settled.devices);
                 metrics::counter!("fleetpulse_writer_settled_late_devices_total").increment(settled.late);
+                metrics::counter!("fleetpulse_writer_settle_refused_devices_total")
+                    .increment(settled.refused);
                 metrics::gauge!("fleetpulse_writer_settle_seconds").set(settled.took.as_secs_f64());
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                 metrics::gauge!("fleetpulse_writer_settled_timestamp_seconds").set(now.as_secs_f64());

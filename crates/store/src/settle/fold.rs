@@ -27,6 +27,13 @@ pub(crate) struct History {
     pub settled: Vec<Key>,
 }
 
+impl History {
+    /// Rows of any kind.
+    pub(crate) fn len(&self) -> usize {
+        self.readings.len() + self.endings.len() + self.stood.len() + self.settled.len()
+    }
+}
+
 /// A counter may have begun before what was looked at: its history must be looked at whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BeganBefore;
