@@ -32,22 +32,32 @@ use rows::{Ending, Key, Named, Reading, Stood, UsageHour};
 const TOUCHED: &str = include_str!("settle/touched.sql");
 const DAYS: &str = include_str!("settle/days.sql");
 
-/// Heartbeats of a slice, each once. Without a name of its own for the moment of a copy: of copies the first stands.
+/// Heartbeats of a slice from its first touched hour on, each once: of copies the first stands.
 const READINGS: &str = "
     SELECT
-        h.device_id AS device_id, h.taken_at AS taken_at, h.received_at AS received_at, h.identity AS identity, h.boot_id AS boot_id,
-        h.session_id AS session_id, h.modem_tx_bytes AS tx_bytes, h.modem_rx_bytes AS rx_bytes, h.session_bytes_in AS session_bytes_in,
-        h.session_bytes_out AS session_bytes_out, h.session_messages_in AS session_messages_in, h.uptime_s AS uptime_s,
-        h.sequence AS sequence, h.iccid AS iccid, toString(h.plmn) AS plmn, toString(h.state) AS state
-    FROM heartbeats AS h FINAL
+        h.device_id AS device_id, if(h.clock = 'device', h.device_time, h.received_at) AS at, h.received_at AS received_at,
+        h.identity AS identity, h.boot_id AS boot_id, h.session_id AS session_id, h.modem_tx_bytes AS tx_bytes,
+        h.modem_rx_bytes AS rx_bytes, h.session_bytes_in AS session_bytes_in, h.session_bytes_out AS session_bytes_out,
+        h.session_messages_in AS session_messages_in, h.uptime_s AS uptime_s, h.sequence AS sequence, h.iccid AS iccid,
+        toString(h.plmn) AS plmn, toString(h.state) AS state
+    FROM ({{heartbeats}}) AS h
+    WHERE at >= toDateTime({from:UInt32}, 'UTC') OR h.received_at >= toDateTime({from:UInt32}, 'UTC')";
+/// All of them.
+const WHOLE: &str = "
+    SELECT * FROM heartbeats FINAL
+    WHERE device_id >= {first:String} AND device_id <= {last:String}
+        AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})";
+/// Those of the last hours. Every copy of such a heartbeat came since then, too: of a clock that is not ahead, and of what was not
+/// taken before. Of one that nobody knows the time of, copies of before are not seen: it counts once more where it comes again hours
+/// later. Without `FINAL`, under which ClickHouse looks into every part of the table, however old.
+const NEAR: &str = "
+    SELECT * FROM heartbeats
     WHERE device_id >= {first:String} AND device_id <= {last:String}
         AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})
-        AND {{near}}
-        AND (taken_at >= toDateTime({from:UInt32}, 'UTC') OR received_at >= toDateTime({from:UInt32}, 'UTC'))";
-/// Every copy of such a heartbeat came since then, too: of a clock that is not ahead, and of what was not taken before. Of one that
-/// nobody knows the time of, copies of before are not seen: it counts once more where it comes again hours later.
-const NEAR: &str = "received_at >= toDateTime({near:UInt32}, 'UTC')
-    AND (device_time >= toDateTime({near:UInt32}, 'UTC') OR device_time = toDateTime64(0, 3, 'UTC'))";
+        AND received_at >= toDateTime({near:UInt32}, 'UTC')
+        AND (device_time >= toDateTime({near:UInt32}, 'UTC') OR device_time = toDateTime64(0, 3, 'UTC'))
+    ORDER BY device_id, device_time, identity, precedence DESC
+    LIMIT 1 BY device_id, device_time, identity";
 
 /// How sessions of a slice ended. A copy tells the same.
 const ENDINGS: &str = "
@@ -278,14 +288,14 @@ impl Store {
                 (touched.device_id.clone(), History { from_s: touched.from_s, ..History::default() })
             })
             .collect();
-        let (read, stood_since) = match depth {
+        let (heartbeats, stood_since) = match depth {
             Depth::Near => (NEAR, run.near_s - STOOD_S),
-            Depth::Whole => ("true", 0),
+            Depth::Whole => (WHOLE, 0),
         };
         let from_s = slice.iter().map(|touched| touched.from_s).min().unwrap_or_default();
 
         let mut readings = self
-            .of_slice(&READINGS.replace("{{near}}", read), run, depth, slice)
+            .of_slice(&READINGS.replace("{{heartbeats}}", heartbeats), run, depth, slice)
             .param("near", run.near_s)
             .param("from", from_s)
             .fetch::<Reading>()?;

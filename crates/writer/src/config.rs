@@ -40,8 +40,8 @@ pub struct Config {
     /// by minutes. Range 0 (never: one of many writers is enough) to 86,400.
     pub ledger_look_every_s: u32,
     /// How often usage is settled (hours and days made out of the raw rows, by one of the writers), seconds. Default 3,600: every run
-    /// reads the hours under way anew, so that one a minute would cost more than the ingest; once an hour costs each heartbeat about five
-    /// microseconds, and figures are an hour old at most. Range 0 (never: somebody else runs `fleetpulse settle`) to 86,400.
+    /// reads the hours under way anew, so that one a minute would cost more than the ingest (`docs/usage.md`); figures are an hour old
+    /// at most. Range 0 (never: somebody else runs `fleetpulse settle`) to 86,400.
     pub settle_every_s: u32,
 }
 

@@ -192,8 +192,8 @@ pub(crate) fn fold(
 fn modem(history: &History, reach: Reach, hours: &mut Hours<'_>) -> Result<(), BeganBefore> {
     let from_ms = i64::from(history.from_s) * 1000;
     let mut readings: Vec<&Reading> =
-        history.readings.iter().filter(|reading| reading.taken_at >= from_ms).collect();
-    readings.sort_unstable_by_key(|reading| (reading.taken_at, reading.identity));
+        history.readings.iter().filter(|reading| reading.at >= from_ms).collect();
+    readings.sort_unstable_by_key(|reading| (reading.at, reading.identity));
     let (mut told, mut counters) = (Told::default(), HashMap::new());
     for stood in history.stood.iter().filter(|stood| stood.source == Source::Modem) {
         told.recall(stood);
@@ -209,18 +209,17 @@ fn modem(history: &History, reach: Reach, hours: &mut Hours<'_>) -> Result<(), B
             None => {
                 let uptime_ms =
                     reading.uptime_s.and_then(|uptime_s| i64::try_from(uptime_s).ok()?.checked_mul(1000));
-                let began_ms =
-                    uptime_ms.map_or(i64::MIN, |uptime_ms| reading.taken_at.saturating_sub(uptime_ms));
+                let began_ms = uptime_ms.map_or(i64::MIN, |uptime_ms| reading.at.saturating_sub(uptime_ms));
                 reach.covers(began_ms)?;
                 counters.entry(reading.boot_id.as_str()).or_default()
             }
         };
         let rise = counter.read(reading);
-        let row = hours.row(told.key(Source::Modem, &reading.boot_id, reading.taken_at));
+        let row = hours.row(told.key(Source::Modem, &reading.boot_id, reading.at));
         row.heartbeats += 1;
         row.tx_bytes += rise[0];
         row.rx_bytes += rise[1];
-        (row.last_at, row.last_place) = (reading.taken_at, reading.identity);
+        (row.last_at, row.last_place) = (reading.at, reading.identity);
         [row.last_tx, row.last_rx] = counter.last;
         row.ahead_tx = counter.high[0] - counter.total[0];
         row.ahead_rx = counter.high[1] - counter.total[1];

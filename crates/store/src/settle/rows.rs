@@ -39,7 +39,8 @@ impl TryFrom<i8> for Source {
 #[derive(Clone, Debug, Row, Deserialize)]
 pub(crate) struct Reading {
     pub device_id: String,
-    pub taken_at: Millis,
+    /// When it was taken.
+    pub at: Millis,
     pub received_at: Millis,
     pub identity: u64,
     pub boot_id: String,
