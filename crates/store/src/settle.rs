@@ -264,7 +264,8 @@ impl Store {
     async fn settle_slice(&self, run: Run, depth: Depth, slice: &[Touched]) -> Result<Tally, Error> {
         let histories = self.histories(run, depth, slice).await?;
         let touched = slice.to_vec();
-        // A hundred thousand readings are work for a tenth of a second: not on a thread that others wait for.
+        // A hundred thousand readings are work for a tenth of a second: not on a thread that others wait for. It
+        // ends by itself, also where nobody waits for it any more.
         let folded = tokio::task::spawn_blocking(move || Folded::of(&touched, histories, run, depth));
         let folded = folded.await.map_err(|panicked| Error::Other(Box::new(panicked)))?;
         self.write_all("settle_touched", &folded.late).await?;
