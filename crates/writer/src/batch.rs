@@ -9,6 +9,7 @@ use bus::{Lane, Offset};
 use store::rows::HeartbeatRow;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::round::Round;
 use crate::row::Input;
 
 /// When a batch is closed.
@@ -25,6 +26,8 @@ pub(crate) enum CloseReason {
     Rows,
     Bytes,
     Age,
+    /// A batch of another partition goes out, and it goes with it.
+    Joined,
     /// It is the range that was announced before a crash or a rebalance.
     Replay,
     /// The partition is taken away, or the writer stops.
@@ -37,6 +40,7 @@ impl CloseReason {
             Self::Rows => "rows",
             Self::Bytes => "bytes",
             Self::Age => "age",
+            Self::Joined => "joined",
             Self::Replay => "replay",
             Self::Leaving => "leaving",
         }
@@ -62,6 +66,10 @@ pub(crate) struct Batch {
     /// What it takes in memory, its rows included.
     pub bytes: usize,
     pub opened_at: Instant,
+    /// The round in which it may have been inserted; none where it was never announced in one.
+    pub round: Option<Round>,
+    /// Another writer, or an earlier life of this one, had announced it.
+    pub replayed: bool,
     records: Vec<Entry>,
     payloads: Vec<u8>,
     content: Xxh3,
@@ -86,6 +94,8 @@ impl Batch {
             gaps: Vec::new(),
             bytes: 0,
             opened_at: now,
+            round: None,
+            replayed: false,
             records: Vec::new(),
             payloads: Vec::new(),
             content: Xxh3::new(),

@@ -19,14 +19,14 @@ pub struct Config {
     /// Name of this member, stable over restarts and unique in the group: a restarted writer takes its partitions back
     /// at once. Default empty: the group waits for `kafka.session_timeout_ms` after a crash.
     pub instance_id: String,
-    /// Most rows of a batch. Default 100,000: where ClickHouse's cost per row stops falling. Range 1 to 1,000,000, the
+    /// Most rows of a batch, and of batches that are inserted together. Default 100,000: where ClickHouse's cost per row stops falling. Range 1 to 1,000,000, the
     /// most that ClickHouse takes as one block.
     pub batch_rows_max: u32,
-    /// Most bytes of a batch in memory. Default 67,108,864 (64 MiB). Range 1 KiB to 1 GiB.
+    /// Most bytes of a batch in memory, and of batches that are inserted together. Default 67,108,864 (64 MiB). Range 1 KiB to 1 GiB.
     pub batch_bytes_max: u32,
     /// How long a batch waits for more rows, milliseconds. Default 1,000: a row is fresh within a second and a half, and
     /// ClickHouse, for which an insert of ten rows costs nearly what one of a thousand does, sees one insert a second and
-    /// partition. Range 1 to 60,000.
+    /// writer: what is due of one partition takes what fills of the others with it. Range 1 to 60,000.
     pub batch_age_ms: u32,
     /// Most bytes of all batches in memory. Default 402,653,184 (384 MiB). Range 1 MiB to 64 GiB.
     pub buffered_bytes_max: u64,

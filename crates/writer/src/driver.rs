@@ -2,8 +2,10 @@
 //!
 //! Everything about a partition happens on this thread, in the order in which Kafka told it; inserts alone run
 //! elsewhere and report back over a bounded channel (one slot a partition is enough: a lane has one insert under way).
+//! Whether a round landed is decided here, where it is known which partitions are still ours.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -13,10 +15,12 @@ use ops::Condition;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::batch::{CloseReason, Limits};
+use crate::batch::{Batch, CloseReason, Limits};
 use crate::insert::{Inserter, LandError, Landing};
 use crate::lane::{Closing, Insert, Lane, Step};
+use crate::round::{Round, Rounds};
 use crate::row::Input;
 use crate::settle::Turn;
 use crate::{Begin, Leaving, RunError};
@@ -47,6 +51,8 @@ struct Lanes {
     inserter: Inserter,
     runtime: Handle,
     lanes: HashMap<Id, Owned>,
+    rounds: Rounds,
+    under_way: HashMap<Round, UnderWay>,
     commits: Vec<Commit>,
     landed: (SyncSender<Landed>, Receiver<Landed>),
     /// Counts assignments, so that an insert of a partition that went and came back is not taken for a new one.
@@ -63,31 +69,49 @@ struct Owned {
     consumed: Counter,
 }
 
-struct Landed {
-    id: Id,
-    assignment: u64,
-    outcome: Result<Landing, LandError>,
+/// A round that is being inserted.
+struct UnderWay {
+    /// Its partitions, as they were assigned when it was announced.
+    members: Vec<(Id, u64)>,
+    insert: AbortHandle,
+}
+
+/// How an insert ended.
+enum Landed {
+    Alone {
+        id: Id,
+        assignment: u64,
+        outcome: Result<Landing, LandError>,
+    },
+    /// `reported`: with success.
+    Round {
+        round: Round,
+        reported: bool,
+    },
 }
 
 /// Tells the driver how an insert ended, however it ends: a panic is heard, too.
 struct Report {
-    id: Id,
-    assignment: u64,
-    outcome: Option<Result<Landing, LandError>>,
+    landed: Option<Landed>,
     to: SyncSender<Landed>,
 }
 
 impl Report {
-    fn end(mut self, outcome: Result<Landing, LandError>) {
-        self.outcome = Some(outcome);
+    /// `unless_told`: what is told of an insert that ends without a word.
+    fn new(unless_told: Landed, to: &SyncSender<Landed>) -> Self {
+        Self { landed: Some(unless_told), to: to.clone() }
+    }
+
+    fn end(mut self, landed: Landed) {
+        self.landed = Some(landed);
     }
 }
 
 impl Drop for Report {
     fn drop(&mut self) {
-        if let Some(outcome) = self.outcome.take() {
+        if let Some(landed) = self.landed.take() {
             // The driver is gone: so is its interest.
-            let _unheard = self.to.send(Landed { id: self.id, assignment: self.assignment, outcome });
+            let _unheard = self.to.send(landed);
         }
     }
 }
@@ -95,12 +119,15 @@ impl Drop for Report {
 impl Driver {
     pub(crate) fn new(begin: &Begin<'_>, consumer: Consumer, runtime: Handle) -> Self {
         let config = begin.config;
+        let limits = config.limits();
         let state = Lanes {
-            limits: config.limits(),
+            limits,
             buffered_bytes_max: usize::try_from(config.buffered_bytes_max).unwrap_or(usize::MAX),
             inserter: begin.inserter.clone(),
             runtime,
             lanes: HashMap::new(),
+            rounds: Rounds::new(Uuid::now_v7(), limits),
+            under_way: HashMap::new(),
             commits: Vec::new(),
             landed: sync_channel(OUTCOMES),
             assignments: 0,
@@ -218,6 +245,7 @@ impl Driver {
         if commits.is_empty() {
             return;
         }
+        self.state.rounds.announced();
         let ids: Vec<Id> = commits.iter().map(|commit| commit.lane).collect();
         if let Err(error) = self.consumer.commit(commits) {
             self.state.committed(&ids, &Err(error));
@@ -257,7 +285,7 @@ impl Lanes {
             produced_at_ms: record.produced_at_ms(),
             payload: record.payload(),
         };
-        let taken = owned.lane.take(&input, &self.limits, Instant::now());
+        let taken = owned.lane.take(&input, &self.limits, &mut self.rounds, Instant::now());
         let taken = taken.map_err(|source| RunError::Rewound { lane: record.lane, source: source.into() })?;
         if let Some(expected) = taken.rewound_from {
             metrics::counter!("fleetpulse_writer_rewinds_total", "stream" => record.lane.stream.name())
@@ -279,35 +307,75 @@ impl Lanes {
             metrics::counter!("fleetpulse_writer_commit_failures_total").increment(1);
             tracing::info!(%error, partitions = ids.len(), "commit not taken, again");
         }
+        let mut announced: BTreeMap<Round, Vec<Arc<Batch>>> = BTreeMap::new();
         for id in ids {
             let Some(owned) = self.lanes.get_mut(id) else {
                 continue;
             };
-            let step = owned.lane.committed(outcome, Instant::now());
-            self.act(*id, step.map(|step| (step, None)));
+            match owned.lane.committed(outcome, Instant::now()) {
+                Some(Step::Insert(Insert { batch, asks: false })) => {
+                    if let Some(round) = batch.round.clone() {
+                        announced.entry(round).or_default().push(batch);
+                    }
+                }
+                step => self.act(*id, step.map(|step| (step, None))),
+            }
+        }
+        for (round, batches) in announced {
+            self.insert_round(round, batches);
         }
     }
 
     fn outcomes(&mut self) -> Result<(), RunError> {
-        while let Ok(Landed { id, assignment, outcome }) = self.landed.1.try_recv() {
-            let Some(owned) = self.lanes.get_mut(&id).filter(|owned| owned.assignment == assignment) else {
-                continue;
-            };
-            owned.insert = None;
-            let landing = outcome.map_err(|source| RunError::Insert { lane: id, source: source.into() })?;
-            let step = owned.lane.landed(landing, &self.limits, Instant::now());
-            self.act(id, step);
+        while let Ok(landed) = self.landed.1.try_recv() {
+            match landed {
+                Landed::Alone { id, assignment, outcome } => {
+                    let Some(owned) = self.owned(id, assignment) else { continue };
+                    owned.insert = None;
+                    let landing =
+                        outcome.map_err(|source| RunError::Insert { lane: id, source: source.into() })?;
+                    self.lane_landed(id, landing);
+                }
+                Landed::Round { round, reported } => self.round_landed(&round, reported),
+            }
         }
         Ok(())
     }
 
+    fn lane_landed(&mut self, id: Id, landing: Landing) {
+        let Some(owned) = self.lanes.get_mut(&id) else { return };
+        let step = owned.lane.landed(landing, &self.limits, &mut self.rounds, Instant::now());
+        self.act(id, step);
+    }
+
+    /// A reported success is one where every partition stayed ours: whoever took one over has closed the round, and ClickHouse drops
+    /// what is closed and reports success.
+    fn round_landed(&mut self, round: &Round, reported: bool) {
+        let Some(UnderWay { members, .. }) = self.under_way.remove(round) else { return };
+        let stands =
+            reported && members.iter().all(|(id, assignment)| self.owned(*id, *assignment).is_some());
+        for (id, assignment) in members {
+            if stands {
+                self.lane_landed(id, Landing::default());
+            } else if let Some(insert) = self.owned(id, assignment).and_then(|owned| owned.lane.alone()) {
+                self.insert_alone(id, insert);
+            }
+        }
+    }
+
+    fn owned(&mut self, id: Id, assignment: u64) -> Option<&mut Owned> {
+        self.lanes.get_mut(&id).filter(|owned| owned.assignment == assignment)
+    }
+
     fn close_due(&mut self, pressed: bool) {
         let now = Instant::now();
-        let steps: Vec<(Id, Closing)> = self
-            .lanes
-            .iter_mut()
-            .filter_map(|(id, owned)| owned.lane.step(&self.limits, pressed, now).map(|step| (*id, step)))
-            .collect();
+        let (limits, rounds) = (&self.limits, &mut self.rounds);
+        let due = self.lanes.iter_mut();
+        let due = due
+            .filter_map(|(id, owned)| owned.lane.step(limits, pressed, rounds, now).map(|step| (*id, step)));
+        let mut steps: Vec<(Id, Closing)> = due.collect();
+        let join = self.lanes.iter_mut();
+        steps.extend(join.filter_map(|(id, owned)| owned.lane.join(rounds).map(|step| (*id, step))));
         for (id, step) in steps {
             self.act(id, Some(step));
         }
@@ -318,8 +386,8 @@ impl Lanes {
             let Some(owned) = self.lanes.get_mut(id) else {
                 continue;
             };
-            let again = owned.lane.step(&self.limits, false, Instant::now());
-            let step = again.or_else(|| owned.lane.close_now());
+            let again = owned.lane.step(&self.limits, false, &mut self.rounds, Instant::now());
+            let step = again.or_else(|| owned.lane.close_now(&mut self.rounds));
             self.act(*id, step);
         }
     }
@@ -334,19 +402,31 @@ impl Lanes {
         }
         match step {
             Step::Commit(commit) => self.commits.push(commit),
-            Step::Insert(Insert { batch, asks }) => {
-                let Some(owned) = self.lanes.get_mut(&id) else {
-                    return;
-                };
-                let (inserter, outcomes) = (self.inserter.clone(), self.landed.0.clone());
-                let assignment = owned.assignment;
-                let report = Report { id, assignment, outcome: Some(Err(LandError::Panicked)), to: outcomes };
-                // Ends by itself, or is aborted when its partition is forgotten.
-                let task =
-                    self.runtime.spawn(async move { report.end(inserter.until_landed(&batch, asks).await) });
-                owned.insert = Some(task.abort_handle());
-            }
+            Step::Insert(insert) => self.insert_alone(id, insert),
         }
+    }
+
+    fn insert_alone(&mut self, id: Id, Insert { batch, .. }: Insert) {
+        let Some(owned) = self.lanes.get_mut(&id) else { return };
+        let (inserter, assignment) = (self.inserter.clone(), owned.assignment);
+        let landed = move |outcome| Landed::Alone { id, assignment, outcome };
+        let report = Report::new(landed(Err(LandError::Panicked)), &self.landed.0);
+        // Ends by itself, or is aborted when its partition is forgotten.
+        let task = self.runtime.spawn(async move { report.end(landed(inserter.until_landed(&batch).await)) });
+        owned.insert = Some(task.abort_handle());
+    }
+
+    fn insert_round(&mut self, round: Round, batches: Vec<Arc<Batch>>) {
+        let assigned =
+            |batch: &Arc<Batch>| self.lanes.get(&batch.lane).map(|owned| (batch.lane, owned.assignment));
+        let members = batches.iter().filter_map(assigned).collect();
+        let (inserter, name) = (self.inserter.clone(), round.clone());
+        let landed = move |reported| Landed::Round { round: name.clone(), reported };
+        let report = Report::new(landed(false), &self.landed.0);
+        let of = round.clone();
+        // Ends by itself, or is aborted when the last of its partitions is forgotten.
+        let task = self.runtime.spawn(async move { report.end(landed(inserter.round(&batches, &of).await)) });
+        self.under_way.insert(round, UnderWay { members, insert: task.abort_handle() });
     }
 
     /// Pauses partitions that would only pile up, resumes those that may go on.
@@ -394,6 +474,14 @@ impl Lanes {
         if let Some(insert) = self.lanes.remove(&id).and_then(|owned| owned.insert) {
             insert.abort();
         }
+        let lanes = &self.lanes;
+        self.under_way.retain(|_, under_way| {
+            let wanted = under_way.members.iter().any(|(member, _)| lanes.contains_key(member));
+            if !wanted {
+                under_way.insert.abort();
+            }
+            wanted
+        });
     }
 
     fn abort_all(&mut self) {

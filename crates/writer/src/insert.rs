@@ -1,11 +1,10 @@
-//! Brings a batch into ClickHouse, again and again until all of it stands.
+//! Brings batches into ClickHouse, until all of them stands.
 //!
-//! The first attempt of the writer that announced a batch goes out as it is, under the batch's token. Every other attempt *asks*
-//! first, as an earlier one may have landed, wholly or in part, and its token may be forgotten: whether the batch's row in
-//! `batches` stands, which is inserted last and so says that everything does; else, table by table, which rows stand. What stands
-//! is brought into the views, what does not is inserted.
+//! Batches that were just announced go out as a *round* ([`crate::round`]), once. Every other attempt is one batch's own and *asks*
+//! first, as an earlier one may have landed, wholly or in part, and its token may be forgotten: table by table, which rows stand. What stands is brought
+//! into the views. Then the round of the batch is closed, so that it cannot land any more, and what is still missing is inserted.
 //!
-//! The token still matters then: it stops an earlier attempt that lands between question and insert.
+//! The batch's own token still matters then: it stops another attempt that asked, and lands between question and insert.
 //!
 //! A batch that is *brought back* ([`crate::replay`]) stood once, and its rows may be gone: there the batch's row says nothing, is not
 //! written, and the token is one that no table knows yet.
@@ -16,13 +15,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ops::Condition;
-use store::rows::{DeadLetterRow, HeartbeatRow, RecordRow, TableRow};
+use store::rows::{BatchRow, DeadLetterRow, HeartbeatRow, RecordRow, TableRow};
 use store::{Class, InsertError, Store, Trouble};
 
 use crate::batch::Batch;
+use crate::round::Round;
 use crate::rows::Rows;
 
-/// A batch that was opened longer ago asks before its first attempt, too. A writer that was stopped for a while (by a debugger, by
+/// A round with a batch that was opened longer ago is not inserted: its batches ask before their first attempt, too. A writer that was stopped for a while (by a debugger, by
 /// its machine) may have lost the partition meanwhile without knowing; its batch stands then by another's hand. Under half of the
 /// shortest session timeout, so that the group cannot have moved on before.
 const BLIND_MAX: Duration = Duration::from_secs(2);
@@ -63,6 +63,15 @@ pub(crate) enum LandError {
     Panicked,
 }
 
+/// Why a round is not known to stand.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    #[error("one of its batches was opened more than {} s ago", BLIND_MAX.as_secs())]
+    Old,
+    #[error(transparent)]
+    Insert(#[from] InsertError),
+}
+
 /// What all inserts of a writer share.
 #[derive(Clone)]
 pub(crate) struct Inserter {
@@ -86,7 +95,6 @@ struct Attempt<'a> {
     batch: &'a Batch,
     token: &'a str,
     goal: Goal<'a>,
-    asks: bool,
     refused_max: usize,
     found: usize,
     refused: Vec<DeadLetterRow>,
@@ -101,17 +109,75 @@ impl Inserter {
         Self { store, refused_max: usize::try_from(refused_max).unwrap_or(usize::MAX), troubled }
     }
 
-    /// Inserts a batch until all of it stands. `asks`: an earlier attempt may have been made.
+    /// Inserts batches together, once; whether success was reported. If not, each goes on alone ([`Self::until_landed`]), whatever has
+    /// landed of it.
+    ///
+    /// Cancel safe in that sense.
+    pub(crate) async fn round(&self, batches: &[Arc<Batch>], round: &Round) -> bool {
+        let started_at = std::time::Instant::now();
+        let rows: Vec<Rows> = batches.iter().map(|batch| Rows::of(batch)).collect();
+        let too_old = batches.iter().any(|batch| batch.opened_at.elapsed() > BLIND_MAX);
+        let outcome = if too_old { Err(RoundError::Old) } else { self.try_round(&rows, round).await };
+        let told = match &outcome {
+            Ok(()) => "reported",
+            Err(RoundError::Old) => "old",
+            Err(RoundError::Insert(_)) => "failed",
+        };
+        metrics::counter!("fleetpulse_writer_rounds_total", "outcome" => told).increment(1);
+        match outcome {
+            Ok(()) => {
+                metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
+                rows.iter().for_each(|rows| count(rows, 0, 0));
+                return true;
+            }
+            Err(RoundError::Old) => {}
+            Err(RoundError::Insert(error)) => {
+                let met = error.trouble().name();
+                metrics::counter!("fleetpulse_writer_insert_failures_total", "reason" => met).increment(1);
+                tracing::warn!(%round, batches = batches.len(), trouble = met, error = &error as &dyn std::error::Error, "insert failed, each batch goes on alone");
+            }
+        }
+        false
+    }
+
+    /// In the order of [`Attempt::records`].
+    async fn try_round(&self, rows: &[Rows], round: &Round) -> Result<(), RoundError> {
+        self.together(rows, |rows| &rows.connections, round).await?;
+        self.together(rows, |rows| &rows.heartbeats, round).await?;
+        self.together(rows, |rows| &rows.commands, round).await?;
+        self.together(rows, |rows| &rows.dead_letters, round).await?;
+        self.together(rows, |rows| &rows.ledgers, round).await?;
+        self.together(rows, |rows| &rows.nodes, round).await?;
+        self.together(rows, |rows| &rows.gaps, round).await?;
+        let landed_at = now_ms();
+        let told = |rows: &Rows| BatchRow { landed_at, attempts: 1, ..rows.batch.clone() };
+        let told: Vec<BatchRow> = rows.iter().map(told).collect();
+        self.store.insert(told.iter(), round.token()).await?;
+        Ok(())
+    }
+
+    /// Rows of one table, in one insert.
+    async fn together<R: TableRow>(
+        &self,
+        rows: &[Rows],
+        of: impl Fn(&Rows) -> &[R],
+        round: &Round,
+    ) -> Result<(), InsertError> {
+        let rows: Vec<&R> = rows.iter().flat_map(of).collect();
+        self.store.insert(rows.into_iter(), round.token()).await
+    }
+
+    /// Inserts a batch until all of it stands, asking each time what does: earlier attempts may have been made, in its round and alone.
     ///
     /// # Errors
     /// Where no repetition helps. Cancel safe: whoever repeats it asks first.
-    pub(crate) async fn until_landed(&self, batch: &Batch, asks: bool) -> Result<Landing, LandError> {
+    pub(crate) async fn until_landed(&self, batch: &Batch) -> Result<Landing, LandError> {
         let rows = Rows::of(batch);
         let started_at = std::time::Instant::now();
         let token = batch.token();
-        let attempt = self.repeated(batch, &rows, &token, asks, Goal::Land).await?;
+        let attempt = self.repeated(batch, &rows, &token, Goal::Land).await?;
         metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
-        count(&rows, &attempt);
+        count(&rows, attempt.found, attempt.refused.len());
         Ok(Landing { found: attempt.found })
     }
 
@@ -128,7 +194,7 @@ impl Inserter {
         run: &str,
     ) -> Result<BTreeMap<&'static str, u64>, LandError> {
         let token = format!("{run}/{}", batch.token());
-        let attempt = self.repeated(batch, rows, &token, true, Goal::BringBack(replaced)).await?;
+        let attempt = self.repeated(batch, rows, &token, Goal::BringBack(replaced)).await?;
         Ok(attempt.refused_of)
     }
 
@@ -137,19 +203,16 @@ impl Inserter {
         batch: &'a Batch,
         rows: &Rows,
         token: &'a str,
-        asks: bool,
         goal: Goal<'a>,
     ) -> Result<Attempt<'a>, LandError> {
         let mut trouble: Option<InTrouble> = None;
         let mut pauses = 0;
         loop {
-            let asks = asks || pauses > 0 || batch.opened_at.elapsed() > BLIND_MAX;
             let mut attempt = Attempt {
                 store: &self.store,
                 batch,
                 token,
                 goal,
-                asks,
                 refused_max: self.refused_max,
                 found: 0,
                 refused: Vec::new(),
@@ -188,7 +251,9 @@ impl Attempt<'_> {
     async fn all(&mut self, rows: &Rows, attempt: u32) -> Result<(), LandError> {
         match self.goal {
             Goal::BringBack(_) => self.records(rows).await,
-            Goal::Land if self.asks && self.store.batch_stands(&rows.batch).await? => {
+            // A round's writer that was expelled from the group and does not know tells of batches whose rows were dropped: there
+            // the tables alone are believed.
+            Goal::Land if self.batch.round.is_none() && self.store.batch_stands(&rows.batch).await? => {
                 self.found = rows.len();
                 Ok(())
             }
@@ -216,7 +281,7 @@ impl Attempt<'_> {
         if !refused.is_empty() {
             // A part of what goes into `dead_letters`, and never the whole: under the batch's own token the table would take them for
             // the letters that it has just got, and drop them.
-            self.asking(&refused, false).await?;
+            self.asking(&refused, false, None).await?;
         }
         self.refused = refused;
         Ok(())
@@ -224,13 +289,22 @@ impl Attempt<'_> {
 
     /// The batch's row in `batches`.
     async fn tell(&self, rows: &Rows, attempt: u32) -> Result<(), LandError> {
-        let mut told = rows.batch.clone();
-        told.landed_at = now_ms();
-        told.attempts = attempt;
-        told.replayed = self.asks;
-        told.found = u32::try_from(self.found).unwrap_or(u32::MAX);
-        told.refused = u32::try_from(self.refused.len()).unwrap_or(u32::MAX);
-        self.store.insert(std::iter::once(&told), self.token).await?;
+        let batch = self.batch;
+        let told = BatchRow {
+            landed_at: now_ms(),
+            // Its own round was the first.
+            attempts: attempt + u32::from(batch.round.is_some() && !batch.replayed),
+            replayed: batch.replayed,
+            found: u32::try_from(self.found).unwrap_or(u32::MAX),
+            refused: u32::try_from(self.refused.len()).unwrap_or(u32::MAX),
+            ..rows.batch.clone()
+        };
+        let tokens = batch.round.iter().map(Round::token).chain([self.token]);
+        for token in tokens {
+            if batch.round.is_none() || !self.store.batch_stands(&told).await? {
+                self.store.insert(std::iter::once(&told), token).await?;
+            }
+        }
         Ok(())
     }
 
@@ -239,16 +313,11 @@ impl Attempt<'_> {
         if rows.is_empty() {
             return Ok(());
         }
-        if !self.asks {
-            match self.store.insert(rows.iter(), self.token).await {
-                Err(error) if error.trouble().class() == Class::Part => {}
-                outcome => return Ok(outcome?),
-            }
-        }
         // Halves of halves, in order, until what is refused stands alone.
         let mut parts = vec![rows];
         while let Some(part) = parts.pop() {
-            match self.asking(part, part.len() == rows.len()).await {
+            let asked = self.asking(part, part.len() == rows.len(), self.batch.round.as_ref()).await;
+            match asked {
                 Err(error) if error.trouble().class() == Class::Part => match part {
                     [row] => self.refuse(row, error)?,
                     _ => {
@@ -262,8 +331,34 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// What stands goes into the views; what does not is inserted.
-    async fn asking<R: RecordRow>(&mut self, part: &[R], whole: bool) -> Result<(), InsertError> {
+    /// What stands goes into the views; what does not is inserted, after `round` is closed for it.
+    async fn asking<R: RecordRow>(
+        &mut self,
+        part: &[R],
+        whole: bool,
+        round: Option<&Round>,
+    ) -> Result<(), InsertError> {
+        let mut missing = self.missing(part).await?;
+        let found = part.len() - missing.len();
+        if let Some(round) = round.filter(|_| !missing.is_empty()) {
+            // The table takes these and the round itself no more; or it knows the round, and then it may hold more than it did.
+            self.store.insert(missing.iter().copied(), round.token()).await?;
+            missing = self.missing(part).await?;
+        }
+        let token = match (missing.first(), missing.last()) {
+            (Some(first), Some(last)) if !whole || missing.len() < part.len() => {
+                let (first, last) = (first.kafka_offset(), last.kafka_offset());
+                format!("{}/{first}-{last}/{}", self.token, missing.len())
+            }
+            _ => self.token.to_owned(),
+        };
+        self.store.insert(missing.iter().copied(), &token).await?;
+        self.found += found;
+        Ok(())
+    }
+
+    /// Those of the rows that do not stand; the others are brought into the views.
+    async fn missing<'r, R: RecordRow>(&self, part: &'r [R]) -> Result<Vec<&'r R>, InsertError> {
         let held = self.store.held(part).await?;
         if !held.is_empty() {
             self.store.complete_views(part).await?;
@@ -274,18 +369,7 @@ impl Attempt<'_> {
                 held.holds(row) || replaced.contains(&(R::TABLE, row.kafka_offset()))
             }
         };
-        let missing: Vec<&R> = part.iter().filter(|row| !stands(row)).collect();
-        let found = part.len() - missing.len();
-        let token = match (missing.first(), missing.last()) {
-            (Some(first), Some(last)) if !whole || found > 0 => {
-                let (first, last) = (first.kafka_offset(), last.kafka_offset());
-                format!("{}/{first}-{last}/{}", self.token, missing.len())
-            }
-            _ => self.token.to_owned(),
-        };
-        self.store.insert(missing.iter().copied(), &token).await?;
-        self.found += found;
-        Ok(())
+        Ok(part.iter().filter(|row| !stands(row)).collect())
     }
 
     /// A record that ClickHouse does not take becomes a dead letter, with its bytes and with what was said.
@@ -330,11 +414,11 @@ impl Troubled {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds and rows in a histogram")]
-fn count(rows: &Rows, attempt: &Attempt<'_>) {
+fn count(rows: &Rows, found: usize, refused: usize) {
     let tables = [
         ("connections", rows.connections.len()),
         ("heartbeats", rows.heartbeats.len()),
-        ("dead_letters", rows.dead_letters.len() + attempt.refused.len()),
+        ("dead_letters", rows.dead_letters.len() + refused),
         ("commands", rows.commands.len()),
         ("node_ledgers", rows.ledgers.len()),
         ("nodes", rows.nodes.len()),
@@ -342,8 +426,8 @@ fn count(rows: &Rows, attempt: &Attempt<'_>) {
     for (table, rows) in tables {
         metrics::counter!("fleetpulse_writer_rows_total", "table" => table).increment(rows as u64);
     }
-    metrics::counter!("fleetpulse_writer_found_rows_total").increment(attempt.found as u64);
-    metrics::counter!("fleetpulse_writer_refused_rows_total").increment(attempt.refused.len() as u64);
+    metrics::counter!("fleetpulse_writer_found_rows_total").increment(found as u64);
+    metrics::counter!("fleetpulse_writer_refused_rows_total").increment(refused as u64);
     metrics::histogram!("fleetpulse_writer_batch_rows").record(rows.len() as f64);
     let now_ms = now_ms();
     let freshness = metrics::histogram!("fleetpulse_writer_freshness_seconds");

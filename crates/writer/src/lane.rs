@@ -9,6 +9,8 @@
 //!     +------------------------> Inserting
 //! ```
 //!
+//! A batch that is announced for the first time goes out with the others of its round ([`crate::round`]); every other one alone, and asks.
+//!
 //! At most one batch is under way and one fills. A commit that Kafka did not take is tried again until it is taken, or until
 //! the partition is taken away and the lane is dropped: its rows belong to the next owner.
 
@@ -19,7 +21,8 @@ use bus::{Assigned, Commit, CommitError, Lane as Id, Offset, Start};
 
 use crate::batch::{Batch, CloseReason, Gap, Limits};
 use crate::insert::Landing;
-use crate::note::{self, NotUnderstood};
+use crate::note::{self, Announced, NotUnderstood};
+use crate::round::Rounds;
 use crate::row::Input;
 
 /// After a commit that Kafka could not take.
@@ -31,8 +34,8 @@ pub(crate) struct Lane {
     id: Id,
     filling: Option<Batch>,
     state: State,
-    /// The last offset of a batch that was announced before it was ours.
-    replay: Option<Offset>,
+    /// A batch that was announced before it was ours.
+    replay: Option<Announced>,
     /// Where reading starts; an older record would be a bug of the client, a newer first one is a gap.
     next: Option<Offset>,
     /// Nothing was ever committed, or what was is forgotten: then rows may stand already. So every batch asks, until one finds none.
@@ -42,7 +45,11 @@ pub(crate) struct Lane {
 #[derive(Clone)]
 enum State {
     Idle,
-    Announcing(Arc<Batch>),
+    /// `again`: Kafka did not take its announcement at once, nor that of others in its round.
+    Announcing {
+        batch: Arc<Batch>,
+        again: bool,
+    },
     Inserting(Arc<Batch>),
     Concluding(Offset),
     /// A commit failed and is tried again.
@@ -64,7 +71,7 @@ pub(crate) enum Step {
 #[derive(Clone)]
 pub(crate) struct Insert {
     pub batch: Arc<Batch>,
-    /// It may stand already, wholly or in part: ask first.
+    /// It may stand already, wholly or in part: it goes alone, and asks first. Else it goes with its round.
     pub asks: bool,
 }
 
@@ -105,6 +112,7 @@ impl Lane {
         &mut self,
         record: &Input<'_>,
         limits: &Limits,
+        rounds: &mut Rounds,
         now: Instant,
     ) -> Result<Taken, Rewound> {
         let offset = record.offset;
@@ -122,9 +130,9 @@ impl Lane {
             found_at_ms: record.produced_at_ms,
         });
         let mut step = None;
-        if self.replay.is_some_and(|last| last < offset) {
+        if self.replay.as_ref().is_some_and(|announced| announced.last < offset) {
             // The end of the announced range is gone from Kafka: what is left of it is the batch.
-            step = self.close(CloseReason::Replay);
+            step = self.close(CloseReason::Replay, rounds);
             self.replay = None;
         }
         match &mut self.filling {
@@ -132,17 +140,23 @@ impl Lane {
             None => self.filling = Some(Batch::open(record, gap, now)),
         }
         if step.is_none() && matches!(self.state, State::Idle) {
-            step = self.full(limits).and_then(|reason| self.close(reason));
+            step = self.full(limits).and_then(|reason| self.close(reason, rounds));
         }
         Ok(Taken { gap, rewound_from, step })
     }
 
     /// What to do now, if anything. `pressed`: memory is short, so what can be closed is.
-    pub(crate) fn step(&mut self, limits: &Limits, pressed: bool, now: Instant) -> Option<Closing> {
+    pub(crate) fn step(
+        &mut self,
+        limits: &Limits,
+        pressed: bool,
+        rounds: &mut Rounds,
+        now: Instant,
+    ) -> Option<Closing> {
         match &self.state {
             State::Idle => {
                 let reason = self.due(limits, pressed, now)?;
-                self.close(reason)
+                self.close(reason, rounds)
             }
             State::Again { at, .. } if *at <= now => {
                 let State::Again { then, .. } = std::mem::replace(&mut self.state, State::Idle) else {
@@ -155,25 +169,37 @@ impl Lane {
         }
     }
 
+    /// Closes what fills, due or not, where it fits into a round that goes out now.
+    pub(crate) fn join(&mut self, rounds: &mut Rounds) -> Option<Closing> {
+        let joins = matches!(self.state, State::Idle) && self.replay.is_none() && !self.unknown;
+        let joins = joins && self.filling.as_ref().is_some_and(|batch| rounds.has_room(batch));
+        joins.then(|| self.close(CloseReason::Joined, rounds)).flatten()
+    }
+
     /// Closes what fills, whether it is due or not. For a partition that goes away.
-    pub(crate) fn close_now(&mut self) -> Option<Closing> {
+    pub(crate) fn close_now(&mut self, rounds: &mut Rounds) -> Option<Closing> {
         if self.replay.is_some() {
             // It stays announced; the next owner reads it again.
             self.filling = None;
         }
-        matches!(self.state, State::Idle).then(|| self.close(CloseReason::Leaving)).flatten()
+        matches!(self.state, State::Idle).then(|| self.close(CloseReason::Leaving, rounds)).flatten()
     }
 
     /// A commit ended.
     pub(crate) fn committed(&mut self, outcome: &Result<(), CommitError>, now: Instant) -> Option<Step> {
         match (std::mem::replace(&mut self.state, State::Idle), outcome) {
-            (State::Announcing(batch), Ok(())) => {
+            (State::Announcing { batch, again }, Ok(())) => {
                 self.state = State::Inserting(batch.clone());
-                Some(Step::Insert(Insert { batch, asks: self.unknown }))
+                let asks = again || batch.round.is_none();
+                Some(Step::Insert(Insert { batch, asks }))
             }
             (State::Concluding(_), Ok(())) => None,
-            (state @ (State::Announcing(_) | State::Concluding(_)), Err(_)) => {
-                self.state = State::Again { at: now + COMMIT_AGAIN_AFTER, then: Box::new(state) };
+            (State::Announcing { batch, .. }, Err(_)) => {
+                self.again(State::Announcing { batch, again: true }, now);
+                None
+            }
+            (state @ State::Concluding(_), Err(_)) => {
+                self.again(state, now);
                 None
             }
             (other, _) => {
@@ -184,8 +210,26 @@ impl Lane {
         }
     }
 
+    fn again(&mut self, then: State, now: Instant) {
+        self.state = State::Again { at: now + COMMIT_AGAIN_AFTER, then: Box::new(then) };
+    }
+
+    /// Its round did not land for certain: the batch under way goes on alone.
+    pub(crate) fn alone(&self) -> Option<Insert> {
+        match &self.state {
+            State::Inserting(batch) => Some(Insert { batch: batch.clone(), asks: true }),
+            _ => None,
+        }
+    }
+
     /// The batch under way has landed.
-    pub(crate) fn landed(&mut self, landing: Landing, limits: &Limits, now: Instant) -> Option<Closing> {
+    pub(crate) fn landed(
+        &mut self,
+        landing: Landing,
+        limits: &Limits,
+        rounds: &mut Rounds,
+        now: Instant,
+    ) -> Option<Closing> {
         let State::Inserting(batch) = &self.state else {
             return None;
         };
@@ -194,7 +238,7 @@ impl Lane {
         self.state = State::Idle;
         if let Some(reason) = self.due(limits, false, now) {
             // One commit concludes this batch and announces the next.
-            return self.close(reason);
+            return self.close(reason, rounds);
         }
         self.state = State::Concluding(next);
         self.commit().map(|commit| (Step::Commit(commit), None))
@@ -219,9 +263,9 @@ impl Lane {
     /// Bytes of both batches.
     pub(crate) fn bytes(&self) -> usize {
         let under_way = match &self.state {
-            State::Announcing(batch) | State::Inserting(batch) => batch.bytes,
+            State::Announcing { batch, .. } | State::Inserting(batch) => batch.bytes,
             State::Again { then, .. } => match &**then {
-                State::Announcing(batch) => batch.bytes,
+                State::Announcing { batch, .. } => batch.bytes,
                 _ => 0,
             },
             State::Idle | State::Concluding(_) => 0,
@@ -232,9 +276,9 @@ impl Lane {
     /// Whether what fills is complete by its size.
     fn full(&self, limits: &Limits) -> Option<CloseReason> {
         let batch = self.filling.as_ref()?;
-        match self.replay {
+        match &self.replay {
             // Exactly the range that was announced, whatever its size.
-            Some(last) => (batch.last >= last).then_some(CloseReason::Replay),
+            Some(announced) => (batch.last >= announced.last).then_some(CloseReason::Replay),
             None => batch.full(limits),
         }
     }
@@ -251,15 +295,20 @@ impl Lane {
         self.full(limits).or_else(aged)
     }
 
-    fn close(&mut self, reason: CloseReason) -> Option<Closing> {
-        let batch = Arc::new(self.filling.take()?);
+    fn close(&mut self, reason: CloseReason, rounds: &mut Rounds) -> Option<Closing> {
+        let mut batch = self.filling.take()?;
         let step = match self.replay.take() {
-            Some(_announced) => {
+            Some(announced) => {
+                batch.round = announced.round;
+                batch.replayed = true;
+                let batch = Arc::new(batch);
                 self.state = State::Inserting(batch.clone());
                 Step::Insert(Insert { batch, asks: true })
             }
             None => {
-                self.state = State::Announcing(batch);
+                // One that asks in any case is in no round.
+                batch.round = (!self.unknown).then(|| rounds.join(&batch));
+                self.state = State::Announcing { batch: Arc::new(batch), again: false };
                 Step::Commit(self.commit()?)
             }
         };
@@ -269,8 +318,9 @@ impl Lane {
     /// The commit that the state waits for.
     fn commit(&self) -> Option<Commit> {
         match &self.state {
-            State::Announcing(batch) => {
-                Some(Commit { lane: self.id, next: batch.first, note: note::pending(batch.last) })
+            State::Announcing { batch, .. } => {
+                let note = note::pending(batch.last, batch.round.as_ref());
+                Some(Commit { lane: self.id, next: batch.first, note })
             }
             State::Concluding(next) => Some(Commit { lane: self.id, next: *next, note: String::new() }),
             State::Idle | State::Inserting(_) | State::Again { .. } => None,
@@ -280,3 +330,5 @@ impl Lane {
 
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod tests;

@@ -1,17 +1,18 @@
 //! The writer: reads the two topics as one member of a consumer group and puts each record into ClickHouse once.
 //!
 //! ```text
-//! record -> lane (one per partition) -> batch -> announce -> insert -> conclude
+//! record -> lane (one per partition) -> batch -> announce -> insert (a round, or alone) -> conclude
 //! ```
 //!
 //! # The protocol, per partition
-//! 1. *Announce*: commit the batch's first offset, with the batch's last offset as the note beside it.
-//! 2. *Insert*, under a token made of topic, partition, range and content; repeated until all of it is known to stand.
+//! 1. *Announce*: commit the batch's first offset, with the batch's last offset as the note beside it, and its round.
+//! 2. *Insert*, with the other batches of the round, under its name; where that is not known to have stood, alone, until all of it
+//!    is known to stand.
 //! 3. *Conclude*: commit the offset after the last, without a note.
 //!
 //! Whoever takes the partition over, after a crash or a rebalance, finds either no note, and nothing was under way; or
-//! the note, and then it reads exactly that range again, asks which of its rows stand, brings these into the views and inserts
-//! the rest.
+//! the note, and then it reads exactly that range again, asks which of its rows stand, brings these into the views, closes the round and
+//! inserts the rest.
 //!
 //! # Guarantees
 //! - The committed offset moves over inserted records alone, and in order.
@@ -21,12 +22,11 @@
 //! - A record that is no event becomes a row of `dead_letters` in the same batch; the rest goes on.
 //!
 //! # Order
-//! Batches of one partition are inserted one after the other; partitions do not wait for each other.
+//! Batches of one partition are inserted one after the other; partitions do not wait for each other, but go together where they can.
 //!
 //! # Repetitions
-//! Every attempt but the first of the writer that announced a batch asks first: whether the batch's row in `batches` stands, which is
-//! inserted last, else which of its rows stand. So a recovery may be as late as it likes, after the table has forgotten every token.
-//! `docs/exactly-once.md` says why that is enough, and what shows it.
+//! A round is inserted once. Every other attempt is one batch's own and asks first which of its rows stand. So a recovery may be as late
+//! as it likes, after the table has forgotten every token. `docs/exactly-once.md` says why that is enough, and what shows it.
 //!
 //! What it does not do: change the schema (`fleetpulse migrate` does). A record that ClickHouse refuses becomes a dead letter; where it
 //! refuses them by the hundred ([`Config::refused_rows_max`]) the writer stops and says so.
@@ -39,6 +39,7 @@ mod lane;
 pub mod ledger;
 mod note;
 pub mod replay;
+mod round;
 mod row;
 mod rows;
 mod scaled;
