@@ -147,7 +147,11 @@ impl Process {
     /// Where it has ended.
     pub fn ask_to_stop(&mut self) -> Result<(), ProcessError> {
         self.signal("stop", Signal::TERM)?;
-        self.signal("resume", Signal::CONT)
+        match self.signal("resume", Signal::CONT) {
+            // It was quick.
+            Err(ProcessError::Ended { .. }) => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Asks it to stop, waits at most as long as told, then kills. Returns how it ended, so whoever must know

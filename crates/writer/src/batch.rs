@@ -66,6 +66,8 @@ pub(crate) struct Batch {
     /// What it takes in memory, its rows included.
     pub bytes: usize,
     pub opened_at: Instant,
+    /// When nothing more was added: before its announcement was sent.
+    pub closed_at: Instant,
     /// The round in which it may have been inserted; none where it was never announced in one.
     pub round: Option<Round>,
     /// Another writer, or an earlier life of this one, had announced it.
@@ -94,6 +96,7 @@ impl Batch {
             gaps: Vec::new(),
             bytes: 0,
             opened_at: now,
+            closed_at: now,
             round: None,
             replayed: false,
             records: Vec::new(),

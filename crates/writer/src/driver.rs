@@ -375,7 +375,7 @@ impl Lanes {
             .filter_map(|(id, owned)| owned.lane.step(limits, pressed, rounds, now).map(|step| (*id, step)));
         let mut steps: Vec<(Id, Closing)> = due.collect();
         let join = self.lanes.iter_mut();
-        steps.extend(join.filter_map(|(id, owned)| owned.lane.join(rounds).map(|step| (*id, step))));
+        steps.extend(join.filter_map(|(id, owned)| owned.lane.join(rounds, now).map(|step| (*id, step))));
         for (id, step) in steps {
             self.act(id, Some(step));
         }
@@ -386,8 +386,9 @@ impl Lanes {
             let Some(owned) = self.lanes.get_mut(id) else {
                 continue;
             };
-            let again = owned.lane.step(&self.limits, false, &mut self.rounds, Instant::now());
-            let step = again.or_else(|| owned.lane.close_now(&mut self.rounds));
+            let now = Instant::now();
+            let again = owned.lane.step(&self.limits, false, &mut self.rounds, now);
+            let step = again.or_else(|| owned.lane.close_now(&mut self.rounds, now));
             self.act(*id, step);
         }
     }

@@ -22,10 +22,10 @@ use crate::batch::Batch;
 use crate::round::Round;
 use crate::rows::Rows;
 
-/// A round with a batch that was opened longer ago is not inserted: its batches ask before their first attempt, too. A writer that was stopped for a while (by a debugger, by
-/// its machine) may have lost the partition meanwhile without knowing; its batch stands then by another's hand. Under half of the
-/// shortest session timeout, so that the group cannot have moved on before.
-const BLIND_MAX: Duration = Duration::from_secs(2);
+/// A round with a batch that was closed longer ago is not inserted: its batches go alone. A writer that was stopped for a while (by a
+/// debugger, by its machine) may have lost the partition meanwhile without knowing; its batch stands then by another's hand. Under half
+/// of the shortest session timeout, so that the group cannot have moved on since it took the announcement.
+const ROUND_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// How a batch came to stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(crate) enum LandError {
 /// Why a round is not known to stand.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
-    #[error("one of its batches was opened more than {} s ago", BLIND_MAX.as_secs())]
+    #[error("one of its batches was closed more than {} s ago", ROUND_AGE_MAX.as_secs())]
     Old,
     #[error(transparent)]
     Insert(#[from] InsertError),
@@ -116,7 +116,7 @@ impl Inserter {
     pub(crate) async fn round(&self, batches: &[Arc<Batch>], round: &Round) -> bool {
         let started_at = std::time::Instant::now();
         let rows: Vec<Rows> = batches.iter().map(|batch| Rows::of(batch)).collect();
-        let too_old = batches.iter().any(|batch| batch.opened_at.elapsed() > BLIND_MAX);
+        let too_old = batches.iter().any(|batch| batch.closed_at.elapsed() > ROUND_AGE_MAX);
         let outcome = if too_old { Err(RoundError::Old) } else { self.try_round(&rows, round).await };
         let told = match &outcome {
             Ok(()) => "reported",

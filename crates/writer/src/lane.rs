@@ -132,7 +132,7 @@ impl Lane {
         let mut step = None;
         if self.replay.as_ref().is_some_and(|announced| announced.last < offset) {
             // The end of the announced range is gone from Kafka: what is left of it is the batch.
-            step = self.close(CloseReason::Replay, rounds);
+            step = self.close(CloseReason::Replay, rounds, now);
             self.replay = None;
         }
         match &mut self.filling {
@@ -140,7 +140,7 @@ impl Lane {
             None => self.filling = Some(Batch::open(record, gap, now)),
         }
         if step.is_none() && matches!(self.state, State::Idle) {
-            step = self.full(limits).and_then(|reason| self.close(reason, rounds));
+            step = self.full(limits).and_then(|reason| self.close(reason, rounds, now));
         }
         Ok(Taken { gap, rewound_from, step })
     }
@@ -156,7 +156,7 @@ impl Lane {
         match &self.state {
             State::Idle => {
                 let reason = self.due(limits, pressed, now)?;
-                self.close(reason, rounds)
+                self.close(reason, rounds, now)
             }
             State::Again { at, .. } if *at <= now => {
                 let State::Again { then, .. } = std::mem::replace(&mut self.state, State::Idle) else {
@@ -170,19 +170,19 @@ impl Lane {
     }
 
     /// Closes what fills, due or not, where it fits into a round that goes out now.
-    pub(crate) fn join(&mut self, rounds: &mut Rounds) -> Option<Closing> {
+    pub(crate) fn join(&mut self, rounds: &mut Rounds, now: Instant) -> Option<Closing> {
         let joins = matches!(self.state, State::Idle) && self.replay.is_none() && !self.unknown;
         let joins = joins && self.filling.as_ref().is_some_and(|batch| rounds.has_room(batch));
-        joins.then(|| self.close(CloseReason::Joined, rounds)).flatten()
+        joins.then(|| self.close(CloseReason::Joined, rounds, now)).flatten()
     }
 
     /// Closes what fills, whether it is due or not. For a partition that goes away.
-    pub(crate) fn close_now(&mut self, rounds: &mut Rounds) -> Option<Closing> {
+    pub(crate) fn close_now(&mut self, rounds: &mut Rounds, now: Instant) -> Option<Closing> {
         if self.replay.is_some() {
             // It stays announced; the next owner reads it again.
             self.filling = None;
         }
-        matches!(self.state, State::Idle).then(|| self.close(CloseReason::Leaving, rounds)).flatten()
+        matches!(self.state, State::Idle).then(|| self.close(CloseReason::Leaving, rounds, now)).flatten()
     }
 
     /// A commit ended.
@@ -238,7 +238,7 @@ impl Lane {
         self.state = State::Idle;
         if let Some(reason) = self.due(limits, false, now) {
             // One commit concludes this batch and announces the next.
-            return self.close(reason, rounds);
+            return self.close(reason, rounds, now);
         }
         self.state = State::Concluding(next);
         self.commit().map(|commit| (Step::Commit(commit), None))
@@ -295,8 +295,9 @@ impl Lane {
         self.full(limits).or_else(aged)
     }
 
-    fn close(&mut self, reason: CloseReason, rounds: &mut Rounds) -> Option<Closing> {
+    fn close(&mut self, reason: CloseReason, rounds: &mut Rounds, now: Instant) -> Option<Closing> {
         let mut batch = self.filling.take()?;
+        batch.closed_at = now;
         let step = match self.replay.take() {
             Some(announced) => {
                 batch.round = announced.round;

@@ -40,7 +40,7 @@ pub(crate) fn parse(note: &str) -> Result<Option<Announced>, NotUnderstood> {
     let announced = match (note.strip_prefix(ALONE), note.strip_prefix(IN_A_ROUND)) {
         (Some(last), _) => announced(last, None),
         (None, Some(rest)) => {
-            rest.split_once(' ').and_then(|(last, round)| announced(last, Round::parse(round)))
+            rest.split_once(' ').and_then(|(last, round)| announced(last, Some(Round::parse(round)?)))
         }
         (None, None) => None,
     };

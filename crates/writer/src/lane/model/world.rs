@@ -167,8 +167,9 @@ impl World {
             }
             Event::Forgotten => self.forgotten(),
             Event::CloseNow(writer, partition) => {
+                let now = self.now;
                 let Writer { lanes, rounds, .. } = &mut self.writers[writer];
-                let step = lanes.get_mut(&partition).and_then(|owned| owned.lane.close_now(rounds));
+                let step = lanes.get_mut(&partition).and_then(|owned| owned.lane.close_now(rounds, now));
                 self.act(writer, step.map(|(step, _)| (partition, step)));
                 let lanes = &self.writers[writer].lanes;
                 if lanes.get(&partition).is_some_and(|owned| owned.lane.is_empty()) {
@@ -215,7 +216,9 @@ impl World {
         });
         let mut steps: Vec<_> = due.collect();
         let join = lanes.iter_mut();
-        steps.extend(join.filter_map(|(partition, owned)| Some((*partition, owned.lane.join(rounds)?.0))));
+        steps.extend(
+            join.filter_map(|(partition, owned)| Some((*partition, owned.lane.join(rounds, now)?.0))),
+        );
         self.act(writer, steps);
     }
 
