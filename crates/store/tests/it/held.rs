@@ -38,6 +38,41 @@ async fn which_rows_of_a_range_stand_is_told_by_offset_and_time() {
     assert!(!held.holds(&anew[0]));
 }
 
+/// What the writer builds upon when it closes a round (`docs/exactly-once.md`).
+#[tokio::test]
+async fn an_insert_under_a_token_that_is_known_leaves_nothing_in_the_parts_that_know_it() {
+    let database = Database::of("closing");
+    let store = database.store();
+    store.migrate().await.expect("migrated");
+    let in_week = |week: i64, partition: u32, offsets: std::ops::Range<u64>| {
+        let mut rows = alive(offsets);
+        rows.iter_mut().for_each(|row| row.at += week * 7 * 86_400_000);
+        rows.iter_mut().for_each(|row| row.kafka_partition = partition);
+        rows
+    };
+    let standing = || {
+        database.ask("SELECT arraySort(groupArray((kafka_partition, kafka_offset))) FROM nodes FORMAT TSVRaw")
+    };
+    let (one, later, other) = (in_week(0, 1, 0..2), in_week(1, 1, 2..4), in_week(0, 2, 0..1));
+    let whole = [one.clone(), later.clone(), other.clone()].concat();
+
+    // The other partition's successor was quicker than the round itself.
+    store.insert(other.iter(), "first").await.expect("taken");
+    store.insert(whole.iter(), "first").await.expect("dropped in one week, taken in the other");
+    assert_eq!(standing(), "[(1,2),(1,3),(2,0)]");
+    // So has this partition's to insert what is missing, and under the round's name it does not come in.
+    store.insert(one.iter(), "first").await.expect("dropped");
+    assert_eq!(standing(), "[(1,2),(1,3),(2,0)]");
+    store.insert(one.iter(), "its own").await.expect("taken");
+    assert_eq!(standing(), "[(1,0),(1,1),(1,2),(1,3),(2,0)]");
+
+    // The round was quicker.
+    database.ask("TRUNCATE TABLE nodes");
+    store.insert(whole.iter(), "second").await.expect("taken");
+    store.insert(other.iter(), "second").await.expect("dropped");
+    assert_eq!(standing(), "[(1,0),(1,1),(1,2),(1,3),(2,0)]");
+}
+
 #[tokio::test]
 async fn rows_without_their_view_are_brought_into_it_and_again_changes_nothing() {
     let database = Database::of("complete_views");
