@@ -21,6 +21,7 @@ const SHARDED: &[&str] = &[
     "dead_letters",
     "commands",
     "device_status_state",
+    "device_presence",
     "device_latest",
     "device_arrivals",
     "session_signs",

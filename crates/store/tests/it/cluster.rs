@@ -301,9 +301,9 @@ async fn an_insert_that_one_shard_missed_is_repeated_and_lands_once_on_each() {
     // Rows as they were written, before anything merges them: a copy would be seen.
     for database in &pair.databases {
         database.ask("SYSTEM STOP MERGES connections_local");
-        database.ask("SYSTEM STOP MERGES device_status_state_local");
+        database.ask("SYSTEM STOP MERGES device_presence_local");
     }
-    let written = "SELECT (SELECT count() FROM connections), (SELECT count() FROM device_status_state)";
+    let written = "SELECT (SELECT count() FROM connections), (SELECT count() FROM device_presence)";
     for _ in 0..2 {
         store.insert(sessions(1).iter(), "batch-1").await.expect("landed");
         assert_eq!(pair.first().ask(written), "40\t40", "the same token, the same insert");
@@ -315,7 +315,7 @@ async fn an_insert_that_one_shard_missed_is_repeated_and_lands_once_on_each() {
     pair.servers[1].start_again().expect("started");
     for database in &pair.databases {
         database.ask("SYSTEM STOP MERGES connections_local");
-        database.ask("SYSTEM STOP MERGES device_status_state_local");
+        database.ask("SYSTEM STOP MERGES device_presence_local");
     }
     store.insert(sessions(2).iter(), "batch-2").await.expect("landed");
     assert_eq!(pair.first().ask(written), "80\t80");
@@ -350,16 +350,16 @@ async fn an_insert_that_one_shard_missed_is_repeated_and_lands_once_on_each() {
 async fn a_view_that_lacks_rows_on_one_shard_is_completed() {
     let pair = Pair::of("cluster_views_lack");
     let store = pair.first().store();
-    pair.databases[1].ask("DETACH TABLE device_status_from_connections SYNC");
+    pair.databases[1].ask("DETACH TABLE device_presence_from_connections SYNC");
     store.insert(sessions(1).iter(), "batch-1").await.expect("landed");
-    pair.databases[1].ask("ATTACH TABLE device_status_from_connections");
-    let known = "SELECT uniqExact(device_id), uniqExact(device_id) = (SELECT uniqExact(device_id) FROM connections) FROM device_status_state";
+    pair.databases[1].ask("ATTACH TABLE device_presence_from_connections");
+    let known = "SELECT uniqExact(device_id), uniqExact(device_id) = (SELECT uniqExact(device_id) FROM connections) FROM device_presence";
     assert!(pair.first().ask(known).ends_with("\t0"), "the other shard's devices are missing");
     for _ in 0..2 {
         store.complete_views(&sessions(1)).await.expect("completed");
         assert_eq!(pair.first().ask(known), "40\t1");
     }
-    let strays = "SELECT count() FROM device_status_state_local WHERE device_id NOT IN (SELECT device_id FROM connections_local)";
+    let strays = "SELECT count() FROM device_presence_local WHERE device_id NOT IN (SELECT device_id FROM connections_local)";
     for database in &pair.databases {
         assert_eq!(database.ask(strays), "0", "each device is where its rows are");
     }

@@ -72,11 +72,11 @@ async fn what_heartbeats_said_before_the_migration_is_known_after_it() {
     heartbeat(&database, "old", 60, ", firmware", ", '1.0'");
     let known = "SELECT device_id, status, firmware, (SELECT count() FROM sessions) FROM device_status";
     assert_eq!(database.ask(known), "");
-    database.ask("DELETE FROM schema_migrations WHERE version = 10");
+    database.ask("DELETE FROM schema_migrations WHERE version >= 10");
     for table in ["device_latest", "device_arrivals", "session_signs"] {
         database.ask(&format!("DROP TABLE {table}"));
     }
     let applied = database.store().migrate().await.expect("migrated");
-    assert_eq!(applied.len(), 1);
+    assert_eq!(applied.len(), 3);
     assert_eq!(database.ask(known), "old\tonline\t1.0\t1");
 }
