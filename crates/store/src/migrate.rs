@@ -35,6 +35,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 9, name: "registry", sql: include_str!("../migrations/0009_registry.sql") },
     Migration { version: 10, name: "truth", sql: include_str!("../migrations/0010_truth.sql") },
     Migration { version: 11, name: "reports", sql: include_str!("../migrations/0011_reports.sql") },
+    Migration { version: 13, name: "months", sql: include_str!("../migrations/0013_months.sql") },
 ];
 
 const LEDGER: &str = "\
