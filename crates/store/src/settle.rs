@@ -8,9 +8,8 @@
 //!    touched hour (`settle/touched.sql`);
 //! 2. reads everything of those devices from that hour on, some hundred thousand rows at a time, and where their counters stood
 //!    before; [`fold`](fold::fold) makes hours of it;
-//! 3. makes their days out of the hours (`settle/days.sql`);
-//! 4. at last makes the months out of the days (`settle/months.sql`), and a day's hours side by side (`settle/day_hours.sql`), some thousand
-//!    devices at a time, and notes which SIM was seen in which modem.
+//! 3. makes their days out of the hours (`settle/days.sql`), months out of the days (`settle/months.sql`), and puts a day's hours side by
+//!    side (`settle/day_hours.sql`), some thousand devices at a time; and notes which SIM was seen in which modem.
 //!
 //! Most devices tell of the last minutes alone: for them the rows of the last hours are enough, which stand together in the newest
 //! parts. The few whose past was touched, whose clock is ahead or lost, or of whose counters the last hours know nothing, are read
@@ -32,9 +31,12 @@ use fold::{BeganBefore, History, Reach};
 use rows::{Ending, Key, Named, Reading, Stood, UsageHour};
 
 const TOUCHED: &str = include_str!("settle/touched.sql");
-const DAYS: &str = include_str!("settle/days.sql");
-/// Made of what was settled, when all of it is.
-const ROLLUPS: [&str; 2] = [include_str!("settle/months.sql"), include_str!("settle/day_hours.sql")];
+/// Made of the hours, in this order, when all of them are settled.
+const ROLLUPS: [&str; 3] = [
+    include_str!("settle/days.sql"),
+    include_str!("settle/months.sql"),
+    include_str!("settle/day_hours.sql"),
+];
 
 /// Heartbeats of a slice from its first touched hour on, each once: of copies the first stands.
 const READINGS: &str = "
@@ -110,7 +112,7 @@ const HORIZON_S: u32 = 75 * 24 * 60 * 60;
 const READINGS_AT_ONCE: u64 = 100_000;
 /// Devices that are read at a time, however little they seem to tell: some hundred rows each.
 const DEVICES_AT_ONCE: usize = 500;
-/// Devices whose months are made at a time: a statement over all of the hours that may be made anew takes a minute or two.
+/// Devices whose days and months are made at a time: a statement over all of the hours that may be made anew takes a minute or two.
 const ROLLED_AT_ONCE: usize = 10_000;
 /// Most rows of one device that are held at once. A device that tells every half minute has 216,000 in what may be made anew; one that
 /// floods must not take the memory of the writer, and so everybody's rows. Beyond it the device is left as it was settled, named in
@@ -277,8 +279,6 @@ impl Store {
         let folded = folded.await.map_err(|panicked| Error::Other(Box::new(panicked)))?;
         self.write_all("settle_touched", &folded.late).await?;
         self.write_all("usage_hours", &folded.hours).await?;
-        let days = self.of_slice(DAYS, run, depth, slice).param("day", first_day(slice));
-        days.execute().await?;
         Ok(folded.tally)
     }
 
