@@ -124,7 +124,7 @@ impl Pipeline {
                 "CREATE TABLE settled_{table} ENGINE = MergeTree ORDER BY device_id AS SELECT * FROM {table}"
             ))?;
         }
-        for table in ["usage_hours", "usage_days", "settle_runs"] {
+        for table in ["usage_hours", "usage_days", "usage_months", "usage_day_hours", "settle_runs"] {
             self.ask(&format!("TRUNCATE TABLE {table}"))?;
         }
         self.settle()?;

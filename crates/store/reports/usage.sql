@@ -5,14 +5,6 @@
 -- parameter: month Date = today | the month in which the billing month begins
 -- parameter: by OneOf(plan,network,plan_and_network,country,fleet,customer,sim,device,state) = plan | a row for each of these
 -- parameter: customer String = | its id; empty: all
-WITH
-    used AS
-    (
-        SELECT true AS is_used, customer_id, fleet_id, device_id, iccid, plmn, state, plan_id, valid_from, heartbeats, modem_bytes, gateway_bytes
-        FROM billing_usage(month = {month:Date})
-        WHERE {customer:String} = '' OR customer_id = {customer:String}
-    ),
-    costs AS (SELECT customer_id, iccid, plan_id, valid_from, fleet_id, device_id, currency, cost, bytes, modem_bytes FROM sim_months(month = {month:Date}) WHERE {customer:String} = '' OR customer_id = {customer:String})
 SELECT
     multiIf({by:String} = 'network', plmn, {by:String} = 'plan_and_network', concat(plan_id, ' / ', plmn), {by:String} = 'country', substring(plmn, 1, 3), {by:String} = 'fleet', fleet_id,
         {by:String} = 'customer', customer_id, {by:String} = 'sim', iccid, {by:String} = 'device', device_id, {by:String} = 'state', state, plan_id) AS key,
@@ -26,13 +18,13 @@ SELECT
     toDecimal64(sum(l.cost), 4) AS cost
 FROM
 (
-    -- What was used is in the costs, too: these have every row, and those without usage the whole of their cost.
+    -- What was used is in the costs, part by part; a cost without usage has one part, the whole.
     SELECT
-        c.customer_id AS customer_id, if(u.is_used, u.fleet_id, c.fleet_id) AS fleet_id, if(u.is_used, u.device_id, c.device_id) AS device_id, c.iccid AS iccid,
-        u.plmn AS plmn, u.state AS state, c.plan_id AS plan_id, u.heartbeats AS heartbeats, u.modem_bytes AS modem_bytes, u.gateway_bytes AS gateway_bytes, c.currency AS currency,
-        if(c.bytes = 0, toDecimal128(c.cost, 6), CAST(toDecimal128(c.cost, 6) * if(c.modem_bytes > 0, u.modem_bytes, u.gateway_bytes) / c.bytes AS Decimal(38, 6))) AS cost
-    FROM costs AS c
-    LEFT JOIN used AS u ON u.customer_id = c.customer_id AND u.iccid = c.iccid AND u.plan_id = c.plan_id AND u.valid_from = c.valid_from
+        customer_id, part.1 AS fleet_id, part.2 AS device_id, iccid, part.3 AS plmn, part.4 AS state, plan_id, part.5 AS heartbeats, part.6 AS modem_bytes, part.7 AS gateway_bytes, currency,
+        if(c.bytes = 0, toDecimal128(c.cost, 6), CAST(toDecimal128(c.cost, 6) * if(c.modem_bytes > 0, part.6, part.7) / c.bytes AS Decimal(38, 6))) AS cost
+    FROM sim_months(month = {month:Date}) AS c
+    ARRAY JOIN if(empty(c.parts), [(c.fleet_id, c.device_id, '', '', toUInt64(0), toUInt64(0), toUInt64(0))], c.parts) AS part
+    WHERE {customer:String} = '' OR c.customer_id = {customer:String}
 ) AS l
 GROUP BY key, currency
 ORDER BY cost DESC, modem_bytes DESC, key

@@ -29,6 +29,8 @@ const SHARDED: &[&str] = &[
     "usage_counters",
     "usage_hours",
     "usage_days",
+    "usage_months",
+    "usage_day_hours",
 ];
 
 /// How the name of a sharded table ends on a server.

@@ -36,6 +36,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 10, name: "truth", sql: include_str!("../migrations/0010_truth.sql") },
     Migration { version: 11, name: "reports", sql: include_str!("../migrations/0011_reports.sql") },
     Migration { version: 12, name: "newest", sql: include_str!("../migrations/0012_newest.sql") },
+    Migration { version: 13, name: "months", sql: include_str!("../migrations/0013_months.sql") },
 ];
 
 const LEDGER: &str = "\

@@ -8,7 +8,8 @@
 //!    touched hour (`settle/touched.sql`);
 //! 2. reads everything of those devices from that hour on, some hundred thousand rows at a time, and where their counters stood
 //!    before; [`fold`](fold::fold) makes hours of it;
-//! 3. makes their days out of the hours (`settle/days.sql`), and notes which SIM was seen in which modem.
+//! 3. makes their days out of the hours (`settle/days.sql`), months out of the days (`settle/months.sql`), and puts a day's hours side by
+//!    side (`settle/day_hours.sql`), some thousand devices at a time; and notes which SIM was seen in which modem.
 //!
 //! Most devices tell of the last minutes alone: for them the rows of the last hours are enough, which stand together in the newest
 //! parts. The few whose past was touched, whose clock is ahead or lost, or of whose counters the last hours know nothing, are read
@@ -30,7 +31,12 @@ use fold::{BeganBefore, History, Reach};
 use rows::{Ending, Key, Named, Reading, Stood, UsageHour};
 
 const TOUCHED: &str = include_str!("settle/touched.sql");
-const DAYS: &str = include_str!("settle/days.sql");
+/// Made of the hours, in this order, when all of them are settled.
+const ROLLUPS: [&str; 3] = [
+    include_str!("settle/days.sql"),
+    include_str!("settle/months.sql"),
+    include_str!("settle/day_hours.sql"),
+];
 
 /// Heartbeats of a slice from its first touched hour on, each once: of copies the first stands.
 const READINGS: &str = "
@@ -106,6 +112,8 @@ const HORIZON_S: u32 = 75 * 24 * 60 * 60;
 const READINGS_AT_ONCE: u64 = 100_000;
 /// Devices that are read at a time, however little they seem to tell: some hundred rows each.
 const DEVICES_AT_ONCE: usize = 500;
+/// Devices whose days and months are made at a time: a statement over all of the hours that may be made anew takes a minute or two.
+const ROLLED_AT_ONCE: usize = 10_000;
 /// Most rows of one device that are held at once. A device that tells every half minute has 216,000 in what may be made anew; one that
 /// floods must not take the memory of the writer, and so everybody's rows. Beyond it the device is left as it was settled, named in
 /// the log and counted.
@@ -200,7 +208,7 @@ impl Store {
 
     async fn try_settle(&self) -> Result<Settled, Error> {
         let began = Instant::now();
-        let sql = "SELECT toUInt64(toUnixTimestamp64Milli(now64(3))) AS now_ms, max(r.run) AS last_run_ms FROM settle_runs AS r";
+        let sql = "SELECT toUInt64(toUnixTimestamp64Milli(now64(3))) AS now_ms, maxIf(r.run, r.rollups) AS last_run_ms FROM settle_runs AS r";
         let clock = self.client.query(sql).fetch_one::<Clock>().await?;
         // Two runs within a millisecond would be one.
         let id = clock.now_ms.max(clock.last_run_ms + 1);
@@ -213,12 +221,13 @@ impl Store {
         let near = self.settle_at(run, Depth::Near).await?;
         // With those of whose counters the last hours knew nothing.
         let late = self.settle_at(run, Depth::Whole).await?;
+        self.roll_up(run).await?;
         // What was seen of SIMs stands in the same rows.
         self.sight_sims(since).await?;
         let (devices, took) = (near.settled + late.settled, began.elapsed());
         let noted = self
             .client
-            .query("INSERT INTO settle_runs (run, since, devices, late, took_ms) VALUES (?, ?, ?, ?, ?)")
+            .query("INSERT INTO settle_runs (run, since, devices, late, took_ms, rollups) VALUES (?, ?, ?, ?, ?, 1)")
             .bind(id)
             .bind(since)
             .bind(devices)
@@ -270,10 +279,24 @@ impl Store {
         let folded = folded.await.map_err(|panicked| Error::Other(Box::new(panicked)))?;
         self.write_all("settle_touched", &folded.late).await?;
         self.write_all("usage_hours", &folded.hours).await?;
-        let from_day = slice.iter().map(|touched| touched.from_s / DAY_S).min().unwrap_or_default();
-        let days = self.of_slice(DAYS, run, depth, slice).param("day", from_day);
-        days.execute().await?;
         Ok(folded.tally)
+    }
+
+    /// Makes what is made of hours and days, of every device that the run touched.
+    async fn roll_up(&self, run: Run) -> Result<(), Error> {
+        let sql = "SELECT t.device_id AS device_id, toUnixTimestamp(min(t.from_hour)) AS from_s, sum(t.readings) AS readings
+                   FROM settle_touched AS t WHERE t.run = {run:UInt64}
+                   GROUP BY device_id HAVING max(t.late) = {late:UInt8} ORDER BY device_id";
+        // Apart: a device whose past was touched has months to be made that the others have not.
+        for depth in [Depth::Near, Depth::Whole] {
+            let touched = self.bounded(sql).param("run", run.id).param("late", depth.late());
+            for chunk in touched.fetch_all::<Touched>().await?.chunks(ROLLED_AT_ONCE) {
+                for rollup in ROLLUPS {
+                    self.of_slice(rollup, run, depth, chunk).param("day", first_day(chunk)).execute().await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What is known of each device of a slice.
@@ -427,6 +450,11 @@ fn slice_len(devices: &[Touched]) -> usize {
         readings <= READINGS_AT_ONCE
     });
     fitting.count().max(1)
+}
+
+/// The first day that is made anew, counted from 1970.
+fn first_day(devices: &[Touched]) -> u32 {
+    devices.iter().map(|touched| touched.from_s / DAY_S).min().unwrap_or_default()
 }
 
 fn seconds(ms: u64) -> u32 {

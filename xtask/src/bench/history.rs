@@ -215,7 +215,8 @@ fn describe(database: &ClickHouse) -> anyhow::Result<()> {
     database.lines(
         "SELECT table, sum(rows) AS stored, round(sum(bytes_on_disk) / stored, 2), count() FROM system.parts \
          WHERE database = currentDatabase() AND active AND table IN ('heartbeats', 'connections', 'session_signs', 'nodes', \
-         'device_latest', 'device_arrivals', 'device_presence', 'usage_hours', 'usage_days') GROUP BY table ORDER BY stored DESC",
+         'device_latest', 'device_arrivals', 'device_presence', 'usage_hours', 'usage_days', 'usage_months', \
+         'usage_day_hours') GROUP BY table ORDER BY stored DESC",
         |line| {
             let mut columns = line.split('\t');
             let mut next = || columns.next().context("four columns were asked for");

@@ -177,7 +177,7 @@ pub(crate) fn usage(ask: &ClickHouse, programs: &Programs, clickhouse: &str) -> 
     ask.run("CREATE DATABASE IF NOT EXISTS recomputed")?;
     ask.run("DROP TABLE IF EXISTS recomputed.device_hours SYNC")?;
     ask.run("CREATE TABLE recomputed.device_hours ENGINE = MergeTree ORDER BY device_id AS SELECT * FROM fleetpulse.device_hours")?;
-    for table in ["usage_hours", "usage_days", "settle_runs"] {
+    for table in ["usage_hours", "usage_days", "usage_months", "usage_day_hours", "settle_runs"] {
         ask.run(&format!("TRUNCATE TABLE fleetpulse.{table}"))?;
     }
     settle()?;

@@ -1,10 +1,11 @@
--- The days of touched devices, made anew from their hours. Parameters: run, first, last (devices of a slice), late, day (none before).
+-- The days of touched devices, made anew from their hours. Parameters: run, first, last (devices), late, day (none before).
 INSERT INTO usage_days
 WITH
     touched AS
     (
-        SELECT device_id, toStartOfDay(from_hour, 'UTC') AS from_day FROM settle_touched
-        WHERE run = {run:UInt64} AND late = {late:UInt8} AND device_id >= {first:String} AND device_id <= {last:String}
+        SELECT t.device_id AS device_id, toStartOfDay(min(t.from_hour), 'UTC') AS from_day FROM settle_touched AS t
+        WHERE t.run = {run:UInt64} AND t.device_id >= {first:String} AND t.device_id <= {last:String}
+        GROUP BY device_id HAVING max(t.late) = {late:UInt8}
     )
 SELECT
     device_id, day, iccid, plmn, state,

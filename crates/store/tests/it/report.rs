@@ -7,6 +7,7 @@ use store::{Answer, Report, Store};
 use crate::database::Database;
 
 const FLEET: &str = include_str!("report/fleet.sql");
+const MONTHS: &str = include_str!("../../migrations/0013_months.sql");
 const DOCUMENT: &str = include_str!("../../../../docs/reports.md");
 const ROWS_MAX: usize = 10_000;
 
@@ -86,7 +87,15 @@ fn filled(test: &str) -> (Database, Asker) {
     for statement in fleet.split(";\n") {
         database.ask(statement);
     }
+    roll_up(&database);
     (database, asker)
+}
+
+/// Months and hours of days, made of days and hours as the migration makes them of what stands.
+fn roll_up(database: &Database) {
+    for statement in MONTHS.split(";\n").filter(|statement| statement.contains("\nINSERT INTO usage_")) {
+        database.ask(statement);
+    }
 }
 
 #[test]

@@ -104,6 +104,18 @@ pub(crate) fn settles_as_the_oracle_says(database: &Database, runtime: &tokio::r
     compare(database, &told.rows).unwrap_or_else(|error| panic!("{error}"));
 }
 
+/// The days of `usage_months`, and the hours of `usage_day_hours`, a row for each as the views of days and hours have them.
+const DAYS_OF_MONTHS: &str = "\
+    SELECT device_id, toUnixTimestamp(toDateTime(month + day, 'UTC')), iccid, plmn, state, h, m, 0, g, 0, 0 \
+    FROM usage_months FINAL ARRAY JOIN days AS day, heartbeats AS h, modem_bytes AS m, gateway_bytes AS g";
+const HOURS_OF_DAYS: &str = "\
+    SELECT device_id, toUnixTimestamp(toDateTime(day, 'UTC')) + 3600 * x.1 AS at, iccid, plmn, state, sum(x.2), sum(x.3), 0, sum(x.4), 0, 0 \
+    FROM usage_day_hours FINAL \
+    ARRAY JOIN arrayConcat( \
+        arrayMap((hour, h, m) -> (hour, h, m, 0), modem_hours, heartbeats, modem_bytes), \
+        arrayMap((hour, g) -> (hour, 0, 0, g), gateway_hours, gateway_bytes)) AS x \
+    GROUP BY device_id, at, iccid, plmn, state";
+
 /// What arrives, in which order, between which runs.
 struct Told {
     rows: Vec<Row>,
@@ -166,7 +178,16 @@ fn read_near(database: &Database) -> u64 {
 }
 
 fn empty(database: &Database) {
-    for table in ["heartbeats", "connections", "usage_hours", "usage_days", "settle_runs", "settle_touched"] {
+    for table in [
+        "heartbeats",
+        "connections",
+        "usage_hours",
+        "usage_days",
+        "usage_months",
+        "usage_day_hours",
+        "settle_runs",
+        "settle_touched",
+    ] {
         database.ask(&format!("TRUNCATE TABLE {table}"));
     }
 }
@@ -178,7 +199,7 @@ fn compare(database: &Database, rows: &[Row]) -> Result<(), TestCaseError> {
         read(&database.ask(&format!("SELECT device_id, toUnixTimestamp(hour), {columns} FROM device_hours")));
     prop_assert_eq!(&seen, &expected);
     let mut by_day: BTreeMap<Key, Usage> = BTreeMap::new();
-    for (mut key, usage) in expected {
+    for (mut key, usage) in expected.clone() {
         key.from_s = key.from_s / 86_400 * 86_400;
         by_day.entry(key).or_default().add(&usage);
     }
@@ -186,6 +207,19 @@ fn compare(database: &Database, rows: &[Row]) -> Result<(), TestCaseError> {
         "SELECT device_id, toUnixTimestamp(toDateTime(day, 'UTC')), {columns} FROM device_days"
     )));
     prop_assert_eq!(&seen, &by_day);
+    // Rollups know both ways together, no messages, and no heartbeats but the modem's.
+    for (rolled, expected) in [(HOURS_OF_DAYS, &expected), (DAYS_OF_MONTHS, &by_day)] {
+        let sums: BTreeMap<Key, Usage> = expected
+            .iter()
+            .map(|(key, usage)| {
+                let bytes = |ways: &[u64]| [ways[0] + ways[1], 0];
+                let gateway = [usage.gateway[0] + usage.gateway[1], 0, 0];
+                (key.clone(), Usage { heartbeats: usage.heartbeats, modem: bytes(&usage.modem), gateway })
+            })
+            .filter(|(_, usage)| usage.heartbeats + usage.modem[0] + usage.gateway[0] > 0)
+            .collect();
+        prop_assert_eq!(&read(&database.ask(rolled)), &sums);
+    }
     Ok(())
 }
 

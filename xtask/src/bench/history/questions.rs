@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use crate::clickhouse::ClickHouse;
 use crate::stop::Stop;
 
-const COST: &str = include_str!("cost.sql");
+/// What the report `usage` asks.
+const COST: &str = include_str!("../../../../crates/store/reports/usage.sql");
 /// No question is asked anew after this long.
 const LONGEST: Duration = Duration::from_secs(12);
 /// First answers that are not counted: files are read, statements are compiled.
@@ -39,7 +40,7 @@ pub(super) struct Asked {
 
 /// What is asked of a fleet.
 fn questions() -> Vec<Question> {
-    let month = |from: &str, to: &str| COST.replace("{from}", from).replace("{to}", to);
+    let cost = COST.replace("{by:String}", "'plan_and_network'").replace("{customer:String}", "''");
     let question = |name, goal, sql: &str| Question { name, goal, sql: sql.to_owned() };
     vec![
         question(
@@ -77,14 +78,9 @@ fn questions() -> Vec<Question> {
         ),
         question("status of one, now", None, "SELECT * FROM device_status WHERE device_id = '{device}'"),
         Question {
-            name: "usage and cost, month of UTC",
+            name: "usage and cost, billing month in Berlin",
             goal: Some((200.0, Quantile::Median)),
-            sql: month("{day30}", "{day0}"),
-        },
-        Question {
-            name: "usage and cost, month of UTC+2",
-            goal: Some((200.0, Quantile::Median)),
-            sql: month("{night30}", "{night0}"),
+            sql: cost.replace("{month:Date}", "toDate('{month}')"),
         },
         question(
             "status of one, at a moment",
@@ -117,13 +113,14 @@ pub(super) fn ask(
     stop: &Stop,
 ) -> anyhow::Result<Vec<Asked>> {
     let end = database.value("SELECT toString(max(received_at)) FROM device_arrivals")?;
-    let night = |days: u32, hours: u32| {
+    let night = |days: u32| {
         database.value(&format!(
-            "SELECT toString(toStartOfDay(toDateTime64('{end}', 3, 'UTC')) - toIntervalDay({days}) - toIntervalHour({hours}))"
+            "SELECT toString(toStartOfDay(toDateTime64('{end}', 3, 'UTC')) - toIntervalDay({days}))"
         ))
     };
-    let [day0, day7, day30] = [night(0, 0)?, night(7, 0)?, night(30, 0)?];
-    let [night0, night30] = [night(0, 2)?, night(30, 2)?];
+    let [day0, day7] = [night(0)?, night(7)?];
+    // The month that most of the history is in.
+    let month = database.value(&format!("SELECT toString(toStartOfMonth(toDate('{day0}') - 15))"))?;
     // So that gateways live while their sessions are asked for.
     database.run(
         "INSERT INTO nodes (node_id, epoch, event, at, lost_after_ms) \
@@ -155,9 +152,7 @@ pub(super) fn ask(
                 .replace("{end}", &end)
                 .replace("{day0}", &day0)
                 .replace("{day7}", &day7)
-                .replace("{day30}", &day30)
-                .replace("{night0}", &night0)
-                .replace("{night30}", &night30);
+                .replace("{month}", &month);
             let counted = time >= WARM_UP;
             let comment = if counted { comment.as_str() } else { "bench-warm-up" };
             let asked = Instant::now();

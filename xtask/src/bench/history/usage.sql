@@ -53,4 +53,25 @@ SELECT
 FROM usage_hours AS u
 WHERE device_id >= concat('scooter-', leftPad(toString({first}), 6, '0'))
     AND device_id < concat('scooter-', leftPad(toString({first} + {devices}), 6, '0'))
+GROUP BY device_id, day, iccid, plmn, state;
+
+-- And months of days, and the hours of a day side by side.
+INSERT INTO usage_months
+SELECT
+    toStartOfMonth(day) AS month, device_id, iccid, plmn, state, groupArray(toUInt8(toDayOfMonth(day) - 1)), groupArray(d.heartbeats),
+    groupArray(d.modem_tx_bytes + d.modem_rx_bytes), groupArray(d.gateway_tx_bytes + d.gateway_rx_bytes), 1
+FROM usage_days AS d
+WHERE device_id >= concat('scooter-', leftPad(toString({first}), 6, '0'))
+    AND device_id < concat('scooter-', leftPad(toString({first} + {devices}), 6, '0'))
+GROUP BY month, device_id, iccid, plmn, state;
+
+INSERT INTO usage_day_hours
+SELECT
+    toDate(hour, 'UTC') AS day, iccid, device_id, plmn, state,
+    groupArrayIf(toHour(hour, 'UTC'), source = 'modem'), groupArrayIf(h.heartbeats, source = 'modem'), groupArrayIf(h.tx_bytes + h.rx_bytes, source = 'modem'),
+    groupArrayIf(toHour(hour, 'UTC'), source = 'gateway'), groupArrayIf(h.tx_bytes + h.rx_bytes, source = 'gateway'), 1
+FROM usage_hours AS h
+WHERE device_id >= concat('scooter-', leftPad(toString({first}), 6, '0'))
+    AND device_id < concat('scooter-', leftPad(toString({first} + {devices}), 6, '0'))
 GROUP BY device_id, day, iccid, plmn, state
+SETTINGS optimize_aggregation_in_order = 1
