@@ -1,5 +1,8 @@
 //! `cargo xtask test`: what has to hold before anything is merged. CI calls exactly this.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -106,12 +109,27 @@ fn test(
 ) -> anyhow::Result<()> {
     let fleetpulse = programs.fleetpulse.to_str().context("the path of the workspace is not UTF-8")?;
     let (brokers, url) = (stack.kafka.bootstrap(), stack.clickhouse.url());
+    let files = workspace.root.join("target").join("test-files");
+    empty(&files)?;
     let environment = [
         ("FLEETPULSE_TEST_KAFKA_BROKERS", brokers.as_str()),
         ("FLEETPULSE_TEST_CLICKHOUSE_URL", url.as_str()),
         ("FLEETPULSE_TEST_BIN", fleetpulse),
+        // What tests leave behind is there to be looked at until the next run, and lies about nowhere else.
+        ("TMPDIR", files.to_str().context("the path of the workspace is not UTF-8")?),
     ];
     let mut arguments = vec!["test", "--workspace"];
     arguments.extend(flags.filter.iter().map(String::as_str));
     workspace.cargo(&arguments, &environment, stop)
+}
+
+/// Makes the folder anew.
+fn empty(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot empty {}", folder.display()));
+        }
+        _ => {}
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }

@@ -194,6 +194,8 @@ impl Broker {
         let mut command = Command::new("java");
         command.arg(format!("-Xmx{}m", self.cluster.heap_mib)).arg("-XX:+UseSerialGC");
         command.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
+        // Libraries that it unpacks stay where they are when it is killed.
+        command.arg(format!("-Djava.io.tmpdir={}", self.folder.display()));
         command.arg("-cp").arg(self.cluster.jars.join("*"));
         command
     }
