@@ -231,7 +231,8 @@ fn backfilled(pair: &Pair) {
     let steps = pair.first().store().migration_steps();
     let inserts = steps.iter().filter(|step| step.sql.starts_with("INSERT INTO "));
     for Step { sql, .. } in inserts {
-        pair.first().ask(&format!("{sql} SETTINGS parallel_distributed_insert_select = 2"));
+        let and = if sql.contains("\nSETTINGS ") { "," } else { " SETTINGS" };
+        pair.first().ask(&format!("{sql}{and} parallel_distributed_insert_select = 2"));
     }
 }
 
