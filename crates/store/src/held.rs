@@ -102,7 +102,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether all of a batch stands, views included: whether its row in `batches` does.
+    /// Whether the row of a batch stands in `batches`. Of one that went alone it says that all of it stands, views included.
     ///
     /// # Errors
     /// Where the server does not answer. Cancel safe.

@@ -69,11 +69,13 @@ struct Owned {
     consumed: Counter,
 }
 
-/// A round that is being inserted.
+/// A round whose announcement was sent.
+#[derive(Default)]
 struct UnderWay {
-    /// Its partitions, as they were assigned when it was announced.
+    /// Its partitions, as they were assigned then.
     members: Vec<(Id, u64)>,
-    insert: AbortHandle,
+    /// None before Kafka has taken the announcement.
+    insert: Option<AbortHandle>,
 }
 
 /// How an insert ended.
@@ -242,10 +244,10 @@ impl Driver {
     /// Commits what the lanes asked for, in one request.
     fn commit(&mut self) {
         let commits = std::mem::take(&mut self.state.commits);
+        self.state.announced(&commits);
         if commits.is_empty() {
             return;
         }
-        self.state.rounds.announced();
         let ids: Vec<Id> = commits.iter().map(|commit| commit.lane).collect();
         if let Err(error) = self.consumer.commit(commits) {
             self.state.committed(&ids, &Err(error));
@@ -312,17 +314,30 @@ impl Lanes {
             let Some(owned) = self.lanes.get_mut(id) else {
                 continue;
             };
+            if let (Err(_), Some(round)) = (outcome, owned.lane.announcing()) {
+                self.under_way.remove(round);
+            }
             match owned.lane.committed(outcome, Instant::now()) {
-                Some(Step::Insert(Insert { batch, asks: false })) => {
-                    if let Some(round) = batch.round.clone() {
-                        announced.entry(round).or_default().push(batch);
-                    }
+                Some(Step::Insert(Insert::Together(batch, round))) => {
+                    announced.entry(round).or_default().push(batch);
                 }
                 step => self.act(*id, step.map(|step| (step, None))),
             }
         }
         for (round, batches) in announced {
-            self.insert_round(round, batches);
+            self.insert_round(&round, batches);
+        }
+    }
+
+    /// Takes down whose batches are in the rounds that these commits announce.
+    fn announced(&mut self, commits: &[Commit]) {
+        self.rounds.announced();
+        for Commit { lane, .. } in commits {
+            let Some(owned) = self.lanes.get(lane) else { continue };
+            if let Some(round) = owned.lane.announcing() {
+                let members = &mut self.under_way.entry(round.clone()).or_default().members;
+                members.push((*lane, owned.assignment));
+            }
         }
     }
 
@@ -357,8 +372,8 @@ impl Lanes {
         for (id, assignment) in members {
             if stands {
                 self.lane_landed(id, Landing::default());
-            } else if let Some(insert) = self.owned(id, assignment).and_then(|owned| owned.lane.alone()) {
-                self.insert_alone(id, insert);
+            } else if let Some(batch) = self.owned(id, assignment).and_then(|owned| owned.lane.alone()) {
+                self.insert_alone(batch);
             }
         }
     }
@@ -403,11 +418,12 @@ impl Lanes {
         }
         match step {
             Step::Commit(commit) => self.commits.push(commit),
-            Step::Insert(insert) => self.insert_alone(id, insert),
+            Step::Insert(Insert::Together(batch, _) | Insert::Alone(batch)) => self.insert_alone(batch),
         }
     }
 
-    fn insert_alone(&mut self, id: Id, Insert { batch, .. }: Insert) {
+    fn insert_alone(&mut self, batch: Arc<Batch>) {
+        let id = batch.lane;
         let Some(owned) = self.lanes.get_mut(&id) else { return };
         let (inserter, assignment) = (self.inserter.clone(), owned.assignment);
         let landed = move |outcome| Landed::Alone { id, assignment, outcome };
@@ -417,17 +433,23 @@ impl Lanes {
         owned.insert = Some(task.abort_handle());
     }
 
-    fn insert_round(&mut self, round: Round, batches: Vec<Arc<Batch>>) {
-        let assigned =
-            |batch: &Arc<Batch>| self.lanes.get(&batch.lane).map(|owned| (batch.lane, owned.assignment));
-        let members = batches.iter().filter_map(assigned).collect();
+    /// Where one of its partitions has gone since it was announced, its successor may have closed it.
+    fn insert_round(&mut self, round: &Round, batches: Vec<Arc<Batch>>) {
+        let under_way = self.under_way.get_mut(round);
+        let Some(under_way) = under_way.filter(|under_way| under_way.members.len() == batches.len()) else {
+            self.under_way.remove(round);
+            batches.into_iter().for_each(|batch| self.insert_alone(batch));
+            return;
+        };
         let (inserter, name) = (self.inserter.clone(), round.clone());
-        let landed = move |reported| Landed::Round { round: name.clone(), reported };
-        let report = Report::new(landed(false), &self.landed.0);
-        let of = round.clone();
+        let landed = |round, reported| Landed::Round { round, reported };
+        let report = Report::new(landed(round.clone(), false), &self.landed.0);
         // Ends by itself, or is aborted when the last of its partitions is forgotten.
-        let task = self.runtime.spawn(async move { report.end(landed(inserter.round(&batches, &of).await)) });
-        self.under_way.insert(round, UnderWay { members, insert: task.abort_handle() });
+        let task = self.runtime.spawn(async move {
+            let reported = inserter.round(&batches, &name).await;
+            report.end(landed(name, reported));
+        });
+        under_way.insert = Some(task.abort_handle());
     }
 
     /// Pauses partitions that would only pile up, resumes those that may go on.
@@ -478,8 +500,8 @@ impl Lanes {
         let lanes = &self.lanes;
         self.under_way.retain(|_, under_way| {
             let wanted = under_way.members.iter().any(|(member, _)| lanes.contains_key(member));
-            if !wanted {
-                under_way.insert.abort();
+            if let (false, Some(insert)) = (wanted, &under_way.insert) {
+                insert.abort();
             }
             wanted
         });

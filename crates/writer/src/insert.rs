@@ -12,20 +12,25 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ops::Condition;
 use store::rows::{BatchRow, DeadLetterRow, HeartbeatRow, RecordRow, TableRow};
-use store::{Class, InsertError, Store, Trouble};
+use store::{Class, Held, InsertError, Store, Trouble};
 
 use crate::batch::Batch;
 use crate::round::Round;
 use crate::rows::Rows;
 
-/// A round with a batch that was closed longer ago is not inserted: its batches go alone. A writer that was stopped for a while (by a
-/// debugger, by its machine) may have lost the partition meanwhile without knowing; its batch stands then by another's hand. Under half
-/// of the shortest session timeout, so that the group cannot have moved on since it took the announcement.
-const ROUND_AGE_MAX: Duration = Duration::from_secs(2);
+/// No statement of a round goes out longer after its first batch was closed; its batches go alone then. A writer that was stopped for a
+/// while (by a debugger, by its machine) may have lost the partition meanwhile without knowing; its batch stands then by another's hand.
+/// Under the shortest session timeout, so that the group cannot have moved on since it took the announcement.
+const ROUND_AGE_MAX: Duration = Duration::from_secs(4);
+
+/// What ClickHouse said of the rows that stand is asked again where it took longer to come, for the same reason; so often at most, as a slow
+/// server is no stopped writer.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(4);
+const ASKED_MAX: u32 = 3;
 
 /// How a batch came to stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,10 +68,11 @@ pub(crate) enum LandError {
     Panicked,
 }
 
-/// Why a round is not known to stand.
+/// Why a round was not inserted whole.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
-    #[error("one of its batches was closed more than {} s ago", ROUND_AGE_MAX.as_secs())]
+    /// Its announcement is too long ago for the next statement.
+    #[error("announced more than {} s ago", ROUND_AGE_MAX.as_secs())]
     Old,
     #[error(transparent)]
     Insert(#[from] InsertError),
@@ -88,6 +94,14 @@ struct Troubled {
 
 /// One batch that is being repeated, for as long as this lives.
 struct InTrouble(Arc<Troubled>);
+
+/// The rows of a round.
+struct Together<'a> {
+    store: &'a Store,
+    rows: &'a [Rows],
+    round: &'a Round,
+    closed_at: Instant,
+}
 
 /// One attempt.
 struct Attempt<'a> {
@@ -114,57 +128,46 @@ impl Inserter {
     ///
     /// Cancel safe in that sense.
     pub(crate) async fn round(&self, batches: &[Arc<Batch>], round: &Round) -> bool {
-        let started_at = std::time::Instant::now();
+        let started_at = Instant::now();
         let rows: Vec<Rows> = batches.iter().map(|batch| Rows::of(batch)).collect();
-        let too_old = batches.iter().any(|batch| batch.closed_at.elapsed() > ROUND_AGE_MAX);
-        let outcome = if too_old { Err(RoundError::Old) } else { self.try_round(&rows, round).await };
+        let outcome = match batches.iter().map(|batch| batch.closed_at).min() {
+            Some(closed_at) => self.try_round(&rows, round, closed_at).await,
+            None => Ok(()),
+        };
         let told = match &outcome {
             Ok(()) => "reported",
             Err(RoundError::Old) => "old",
-            Err(RoundError::Insert(_)) => "failed",
+            Err(RoundError::Insert(error)) => {
+                let met = error.trouble().name();
+                metrics::counter!("fleetpulse_writer_insert_failures_total", "reason" => met).increment(1);
+                "failed"
+            }
         };
         metrics::counter!("fleetpulse_writer_rounds_total", "outcome" => told).increment(1);
         match outcome {
             Ok(()) => {
                 metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
                 rows.iter().for_each(|rows| count(rows, 0, 0));
-                return true;
+                true
             }
-            Err(RoundError::Old) => {}
-            Err(RoundError::Insert(error)) => {
-                let met = error.trouble().name();
-                metrics::counter!("fleetpulse_writer_insert_failures_total", "reason" => met).increment(1);
-                tracing::warn!(%round, batches = batches.len(), trouble = met, error = &error as &dyn std::error::Error, "insert failed, each batch goes on alone");
+            Err(error) => {
+                tracing::warn!(%round, batches = batches.len(), error = &error as &dyn std::error::Error, "a round did not land for certain, each batch goes on alone");
+                false
             }
         }
-        false
     }
 
     /// In the order of [`Attempt::records`].
-    async fn try_round(&self, rows: &[Rows], round: &Round) -> Result<(), RoundError> {
-        self.together(rows, |rows| &rows.connections, round).await?;
-        self.together(rows, |rows| &rows.heartbeats, round).await?;
-        self.together(rows, |rows| &rows.commands, round).await?;
-        self.together(rows, |rows| &rows.dead_letters, round).await?;
-        self.together(rows, |rows| &rows.ledgers, round).await?;
-        self.together(rows, |rows| &rows.nodes, round).await?;
-        self.together(rows, |rows| &rows.gaps, round).await?;
-        let landed_at = now_ms();
-        let told = |rows: &Rows| BatchRow { landed_at, attempts: 1, ..rows.batch.clone() };
-        let told: Vec<BatchRow> = rows.iter().map(told).collect();
-        self.store.insert(told.iter(), round.token()).await?;
-        Ok(())
-    }
-
-    /// Rows of one table, in one insert.
-    async fn together<R: TableRow>(
-        &self,
-        rows: &[Rows],
-        of: impl Fn(&Rows) -> &[R],
-        round: &Round,
-    ) -> Result<(), InsertError> {
-        let rows: Vec<&R> = rows.iter().flat_map(of).collect();
-        self.store.insert(rows.into_iter(), round.token()).await
+    async fn try_round(&self, rows: &[Rows], round: &Round, closed_at: Instant) -> Result<(), RoundError> {
+        let together = Together { store: &self.store, rows, round, closed_at };
+        together.insert(|rows| &rows.connections).await?;
+        together.insert(|rows| &rows.heartbeats).await?;
+        together.insert(|rows| &rows.commands).await?;
+        together.insert(|rows| &rows.dead_letters).await?;
+        together.insert(|rows| &rows.ledgers).await?;
+        together.insert(|rows| &rows.nodes).await?;
+        together.insert(|rows| &rows.gaps).await?;
+        together.tell().await
     }
 
     /// Inserts a batch until all of it stands, asking each time what does: earlier attempts may have been made, in its round and alone.
@@ -173,7 +176,7 @@ impl Inserter {
     /// Where no repetition helps. Cancel safe: whoever repeats it asks first.
     pub(crate) async fn until_landed(&self, batch: &Batch) -> Result<Landing, LandError> {
         let rows = Rows::of(batch);
-        let started_at = std::time::Instant::now();
+        let started_at = Instant::now();
         let token = batch.token();
         let attempt = self.repeated(batch, &rows, &token, Goal::Land).await?;
         metrics::histogram!("fleetpulse_writer_insert_seconds").record(started_at.elapsed());
@@ -238,6 +241,28 @@ impl Inserter {
     }
 }
 
+impl Together<'_> {
+    /// Rows of one table, in one insert.
+    async fn insert<R: TableRow>(&self, of: impl Fn(&Rows) -> &[R]) -> Result<(), RoundError> {
+        self.send(self.rows.iter().flat_map(of).collect()).await
+    }
+
+    /// The batches' rows in `batches`.
+    async fn tell(&self) -> Result<(), RoundError> {
+        let landed_at = now_ms();
+        let told = |rows: &Rows| BatchRow { landed_at, attempts: 1, ..rows.batch.clone() };
+        let told: Vec<BatchRow> = self.rows.iter().map(told).collect();
+        self.send(told.iter().collect()).await
+    }
+
+    async fn send<R: TableRow>(&self, rows: Vec<&R>) -> Result<(), RoundError> {
+        if self.closed_at.elapsed() > ROUND_AGE_MAX {
+            return Err(RoundError::Old);
+        }
+        Ok(self.store.insert(rows.into_iter(), self.round.token()).await?)
+    }
+}
+
 impl LandError {
     fn trouble(&self) -> Trouble {
         match self {
@@ -292,7 +317,7 @@ impl Attempt<'_> {
         let batch = self.batch;
         let told = BatchRow {
             landed_at: now_ms(),
-            // Its own round was the first.
+            // Its own round counts as one.
             attempts: attempt + u32::from(batch.round.is_some() && !batch.replayed),
             replayed: batch.replayed,
             found: u32::try_from(self.found).unwrap_or(u32::MAX),
@@ -359,9 +384,16 @@ impl Attempt<'_> {
 
     /// Those of the rows that do not stand; the others are brought into the views.
     async fn missing<'r, R: RecordRow>(&self, part: &'r [R]) -> Result<Vec<&'r R>, InsertError> {
-        let held = self.store.held(part).await?;
-        if !held.is_empty() {
-            self.store.complete_views(part).await?;
+        let mut held = Held::default();
+        for _ in 0..ASKED_MAX {
+            let asked_at = Instant::now();
+            held = self.store.held(part).await?;
+            if !held.is_empty() {
+                self.store.complete_views(part).await?;
+            }
+            if asked_at.elapsed() <= ANSWER_AGE_MAX {
+                break;
+            }
         }
         let stands = |row: &R| match self.goal {
             Goal::Land => held.holds(row),

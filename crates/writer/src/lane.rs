@@ -22,7 +22,7 @@ use bus::{Assigned, Commit, CommitError, Lane as Id, Offset, Start};
 use crate::batch::{Batch, CloseReason, Gap, Limits};
 use crate::insert::Landing;
 use crate::note::{self, Announced, NotUnderstood};
-use crate::round::Rounds;
+use crate::round::{Round, Rounds};
 use crate::row::Input;
 
 /// After a commit that Kafka could not take.
@@ -69,10 +69,11 @@ pub(crate) enum Step {
 
 /// A batch to be inserted.
 #[derive(Clone)]
-pub(crate) struct Insert {
-    pub batch: Arc<Batch>,
-    /// It may stand already, wholly or in part: it goes alone, and asks first. Else it goes with its round.
-    pub asks: bool,
+pub(crate) enum Insert {
+    /// It was just announced, and nothing of it can stand: with the others of its round.
+    Together(Arc<Batch>, Round),
+    /// It may stand already, wholly or in part: alone, asking first.
+    Alone(Arc<Batch>),
 }
 
 /// What came of a record.
@@ -190,8 +191,10 @@ impl Lane {
         match (std::mem::replace(&mut self.state, State::Idle), outcome) {
             (State::Announcing { batch, again }, Ok(())) => {
                 self.state = State::Inserting(batch.clone());
-                let asks = again || batch.round.is_none();
-                Some(Step::Insert(Insert { batch, asks }))
+                Some(Step::Insert(match &batch.round {
+                    Some(round) if !again => Insert::Together(batch.clone(), round.clone()),
+                    _ => Insert::Alone(batch),
+                }))
             }
             (State::Concluding(_), Ok(())) => None,
             (State::Announcing { batch, .. }, Err(_)) => {
@@ -215,9 +218,17 @@ impl Lane {
     }
 
     /// Its round did not land for certain: the batch under way goes on alone.
-    pub(crate) fn alone(&self) -> Option<Insert> {
+    pub(crate) fn alone(&self) -> Option<Arc<Batch>> {
         match &self.state {
-            State::Inserting(batch) => Some(Insert { batch: batch.clone(), asks: true }),
+            State::Inserting(batch) => Some(batch.clone()),
+            _ => None,
+        }
+    }
+
+    /// The round that its commit announces, where that is sent for the first time.
+    pub(crate) fn announcing(&self) -> Option<&Round> {
+        match &self.state {
+            State::Announcing { batch, again: false } => batch.round.as_ref(),
             _ => None,
         }
     }
@@ -304,7 +315,7 @@ impl Lane {
                 batch.replayed = true;
                 let batch = Arc::new(batch);
                 self.state = State::Inserting(batch.clone());
-                Step::Insert(Insert { batch, asks: true })
+                Step::Insert(Insert::Alone(batch))
             }
             None => {
                 // One that asks in any case is in no round.

@@ -16,7 +16,7 @@
 //!
 //! # Guarantees
 //! - The committed offset moves over inserted records alone, and in order.
-//! - A batch is kept until its insert is known to have landed; a repetition has the same rows and the same token.
+//! - A batch is kept until its insert is known to have landed; a repetition has the same rows.
 //! - Memory is bounded: [`Config::buffered_bytes_max`] over all partitions; a partition whose next batch is full while
 //!   the one before is under way is paused.
 //! - A record that is no event becomes a row of `dead_letters` in the same batch; the rest goes on.

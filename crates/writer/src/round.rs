@@ -11,9 +11,10 @@
 //! ([`crate::note`]) names the round, so the successor of a dead writer closes it as well.
 //!
 //! Hence the one rule for whoever opened a round: an insert that somebody else has closed is dropped and reported as a success. It says that the
-//! round stands only to a writer that still has, without a break, every partition of it.
+//! round stands only to a writer that has had every partition of it, without a break, since it sent the announcement.
 
 use std::fmt;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -21,13 +22,13 @@ use crate::batch::{Batch, Limits};
 
 /// The name of a round: nobody has used it before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Round(String);
+pub(crate) struct Round(Arc<str>);
 
 impl Round {
     /// A name as it stands in a note.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let plain = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b'-' | b'/');
-        (!name.is_empty() && name.bytes().all(plain)).then(|| Self(name.to_owned()))
+        (!name.is_empty() && name.bytes().all(plain)).then(|| Self(name.into()))
     }
 
     /// The token under which it is inserted.
@@ -61,7 +62,8 @@ struct Open {
 }
 
 impl Rounds {
-    /// A round takes as many rows as a batch may have: more would not be cheaper, and it has to stay one block.
+    /// A round takes as many rows as a batch is closed at: more would not be cheaper, and it has to stay one block. The batch that opens one
+    /// may be larger, by what was read before its turn came.
     pub(crate) fn new(life: Uuid, limits: Limits) -> Self {
         Self { life, opened: 0, open: None, limits }
     }
@@ -73,7 +75,7 @@ impl Rounds {
             open.bytes += batch.bytes;
             return open.round.clone();
         }
-        let round = Round(format!("{}/{:x}", self.life.as_simple(), self.opened));
+        let round = Round(format!("{}/{:x}", self.life.as_simple(), self.opened).into());
         self.opened += 1;
         self.open = Some(Open { round: round.clone(), rows: batch.len(), bytes: batch.bytes });
         round

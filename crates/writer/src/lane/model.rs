@@ -37,8 +37,8 @@ enum Event {
     Round(usize, Fate),
     /// It dies; what it sent is still on its way. It is back at once: with its partitions, or without them.
     Crash(usize, Back),
-    /// A partition is handed over to the other writer.
-    Move(usize),
+    /// A partition is handed over to the other writer, once Kafka has answered the commits under way.
+    Move(usize, Answer),
     /// The group gives its partitions to the other, and it does not know.
     Expel(usize),
     /// It learns so.
@@ -55,6 +55,8 @@ enum Event {
 enum Answer {
     Taken,
     Refused,
+    /// Kafka takes it, and its answer is lost.
+    Unanswered,
     /// Kafka takes it, the writer dies before it knows.
     TakenThenCrash,
 }
@@ -90,11 +92,12 @@ impl Event {
         let mut all =
             vec![Self::Forgotten, Self::LateLanding(First::Oldest), Self::LateLanding(First::Newest)];
         let fates = [Fate::Landed, Fate::Unanswered, Fate::WithoutView, Fate::Adrift, Fate::Lost];
-        all.extend((0..partitions).map(Self::Move));
+        let moves = |answer| (0..partitions).map(move |partition| Self::Move(partition, answer));
+        all.extend(moves(Answer::Taken).chain(moves(Answer::Unanswered)));
         for writer in 0..WRITERS {
             all.extend([Self::Time(writer), Self::Expel(writer), Self::Learn(writer)]);
             all.extend([Back::WithPartitions, Back::WithoutPartitions].map(|back| Self::Crash(writer, back)));
-            let answers = [Answer::Taken, Answer::Refused, Answer::TakenThenCrash];
+            let answers = [Answer::Taken, Answer::Refused, Answer::Unanswered, Answer::TakenThenCrash];
             all.extend(answers.map(|answer| Self::Commit(writer, answer)));
             all.extend(fates.map(|fate| Self::Round(writer, fate)));
             for partition in 0..partitions {
@@ -109,7 +112,7 @@ impl Event {
     /// Whether something goes wrong.
     fn is_fault(self) -> bool {
         match self {
-            Self::Crash(..) | Self::Move(_) | Self::Expel(_) | Self::Forgotten => true,
+            Self::Crash(..) | Self::Move(..) | Self::Expel(_) | Self::Forgotten => true,
             Self::Commit(_, answer) => answer != Answer::Taken,
             Self::Alone(_, _, fate) | Self::Round(_, fate) => fate != Fate::Landed,
             _ => false,

@@ -22,7 +22,8 @@ const LATER: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 struct UnderWay {
     round: Round,
-    members: Vec<(usize, u64, Arc<Batch>)>,
+    members: Vec<(usize, u64)>,
+    batches: Vec<Arc<Batch>>,
     sent: Sent,
 }
 
@@ -34,11 +35,18 @@ struct Owned {
     attempt: Option<Attempt>,
 }
 
+/// Commits that were sent together, and whose batches are in the rounds that they announce.
+#[derive(Clone, Debug)]
+struct Request {
+    commits: Vec<Commit>,
+    members: BTreeMap<Round, Vec<(usize, u64)>>,
+}
+
 #[derive(Clone)]
 struct Writer {
     lanes: BTreeMap<usize, Owned>,
     rounds: Rounds,
-    commits: Vec<Vec<Commit>>,
+    requests: Vec<Request>,
     under_way: Vec<UnderWay>,
     /// The group has given its partitions away.
     expelled: bool,
@@ -112,7 +120,7 @@ impl World {
         Writer {
             lanes: BTreeMap::new(),
             rounds: Rounds::new(Uuid::from_u128(self.lives), self.limits),
-            commits: Vec::new(),
+            requests: Vec::new(),
             under_way: Vec::new(),
             expelled: false,
         }
@@ -138,11 +146,15 @@ impl World {
             Event::Alone(writer, partition, fate) => self.alone(writer, partition, fate),
             Event::Round(writer, fate) => self.round(writer, fate),
             Event::Crash(writer, back) => self.crash(writer, back),
-            Event::Move(partition) => {
-                let (from, to) = (self.owners[partition], 1 - self.owners[partition]);
+            Event::Move(moved, answer) => {
+                let (from, to) = (self.owners[moved], 1 - self.owners[moved]);
                 if !self.writers[from].expelled && !self.writers[to].expelled {
-                    self.forget(from, partition);
-                    self.assign(partition, to);
+                    // What was asked for is answered before the partition is given back, and heard of after.
+                    let requests = std::mem::take(&mut self.writers[from].requests);
+                    requests.iter().for_each(|request| self.take(&request.commits));
+                    self.forget(from, moved);
+                    requests.into_iter().for_each(|request| self.answered(from, request, answer));
+                    self.assign(moved, to);
                 }
             }
             Event::Expel(writer) => {
@@ -154,6 +166,7 @@ impl World {
             Event::Learn(writer) => {
                 if self.writers[writer].expelled {
                     (0..self.logs.len()).for_each(|partition| self.forget(writer, partition));
+                    self.writers[writer].requests.clear();
                     self.writers[writer].expelled = false;
                 }
             }
@@ -170,7 +183,7 @@ impl World {
                 let now = self.now;
                 let Writer { lanes, rounds, .. } = &mut self.writers[writer];
                 let step = lanes.get_mut(&partition).and_then(|owned| owned.lane.close_now(rounds, now));
-                self.act(writer, step.map(|(step, _)| (partition, step)));
+                self.act(writer, step.map(|(step, _)| step));
                 let lanes = &self.writers[writer].lanes;
                 if lanes.get(&partition).is_some_and(|owned| owned.lane.is_empty()) {
                     // Given back and taken again.
@@ -203,79 +216,103 @@ impl World {
         owned.next += 1;
         let taken = owned.lane.take(&input, &self.limits, rounds, self.now).expect("offsets rise");
         assert_eq!(taken.gap, None);
-        self.act(writer, taken.step.map(|(step, _)| (partition, step)));
+        self.act(writer, taken.step.map(|(step, _)| step));
     }
 
     fn time(&mut self, writer: usize) {
         self.now += LATER;
         let (limits, now) = (self.limits, self.now);
         let Writer { lanes, rounds, .. } = &mut self.writers[writer];
-        let due = lanes.iter_mut();
-        let due = due.filter_map(|(partition, owned)| {
-            Some((*partition, owned.lane.step(&limits, false, rounds, now)?.0))
-        });
-        let mut steps: Vec<_> = due.collect();
-        let join = lanes.iter_mut();
-        steps.extend(
-            join.filter_map(|(partition, owned)| Some((*partition, owned.lane.join(rounds, now)?.0))),
-        );
+        let due = lanes.values_mut();
+        let due = due.filter_map(|owned| Some(owned.lane.step(&limits, false, rounds, now)?.0));
+        let mut steps: Vec<Step> = due.collect();
+        let join = lanes.values_mut();
+        steps.extend(join.filter_map(|owned| Some(owned.lane.join(rounds, now)?.0)));
         self.act(writer, steps);
     }
 
     /// What one turn of a driver does: all commits in one request.
-    fn act(&mut self, writer: usize, steps: impl IntoIterator<Item = (usize, Step)>) {
+    fn act(&mut self, writer: usize, steps: impl IntoIterator<Item = Step>) {
         let mut commits = Vec::new();
-        for (partition, step) in steps {
+        for step in steps {
             match step {
                 Step::Commit(commit) => commits.push(commit),
-                Step::Insert(insert) => self.go_alone(writer, partition, &insert),
+                Step::Insert(Insert::Together(batch, _) | Insert::Alone(batch)) => {
+                    self.go_alone(writer, batch);
+                }
             }
         }
-        if !commits.is_empty() {
-            let writer = &mut self.writers[writer];
-            writer.rounds.announced();
-            writer.commits.push(commits);
+        let writer = &mut self.writers[writer];
+        writer.rounds.announced();
+        if commits.is_empty() {
+            return;
         }
+        let mut members: BTreeMap<Round, Vec<_>> = BTreeMap::new();
+        for commit in &commits {
+            let partition = partition(commit.lane);
+            let owned = &writer.lanes[&partition];
+            if let Some(round) = owned.lane.announcing() {
+                members.entry(round.clone()).or_default().push((partition, owned.assignment));
+            }
+        }
+        writer.requests.push(Request { commits, members });
     }
 
-    fn go_alone(&mut self, writer: usize, partition: usize, insert: &Insert) {
-        let owned = self.writers[writer].lanes.get_mut(&partition).expect("asked for by its lane");
-        let attempt = Attempt::begin(insert.batch.clone());
-        assert!(owned.attempt.replace(attempt).is_none(), "two inserts under way");
+    fn go_alone(&mut self, writer: usize, batch: Arc<Batch>) {
+        let owned =
+            self.writers[writer].lanes.get_mut(&partition(batch.lane)).expect("asked for by its lane");
+        assert!(owned.attempt.replace(Attempt::begin(batch)).is_none(), "two inserts under way");
     }
 
     fn commit(&mut self, writer: usize, answer: Answer) {
-        if self.writers[writer].commits.is_empty() {
+        if self.writers[writer].requests.is_empty() {
             return;
         }
-        let commits = self.writers[writer].commits.remove(0);
+        let request = self.writers[writer].requests.remove(0);
         let taken = answer != Answer::Refused && !self.writers[writer].expelled;
         if taken {
-            for commit in &commits {
-                self.committed[partition(commit.lane)] = Some(commit.clone());
-            }
+            self.take(&request.commits);
         }
-        if answer == Answer::TakenThenCrash {
-            return self.crash(writer, Back::WithoutPartitions);
+        match answer {
+            Answer::TakenThenCrash => self.crash(writer, Back::WithoutPartitions),
+            _ if taken => self.answered(writer, request, answer),
+            _ => self.answered(writer, request, Answer::Refused),
         }
-        let outcome = if taken { Ok(()) } else { Err(CommitError("a rebalance is under way".into())) };
-        let mut announced: BTreeMap<Round, Vec<_>> = BTreeMap::new();
-        let mut steps = Vec::new();
+    }
+
+    fn take(&mut self, commits: &[Commit]) {
         for commit in commits {
+            self.committed[partition(commit.lane)] = Some(commit.clone());
+        }
+    }
+
+    /// As `driver::Lanes::committed` does.
+    fn answered(&mut self, writer: usize, request: Request, answer: Answer) {
+        let outcome = match answer {
+            Answer::Taken => Ok(()),
+            _ => Err(CommitError("a rebalance is under way".into())),
+        };
+        let mut announced: BTreeMap<Round, Vec<Arc<Batch>>> = BTreeMap::new();
+        let mut steps = Vec::new();
+        for commit in request.commits {
             let partition = partition(commit.lane);
             let Some(owned) = self.writers[writer].lanes.get_mut(&partition) else { continue };
             match owned.lane.committed(&outcome, self.now) {
-                Some(Step::Insert(Insert { batch, asks: false })) => {
-                    let round = batch.round.clone().expect("only those of a round go together");
-                    announced.entry(round).or_default().push((partition, owned.assignment, batch));
+                Some(Step::Insert(Insert::Together(batch, round))) => {
+                    announced.entry(round).or_default().push(batch);
                 }
-                step => steps.extend(step.map(|step| (partition, step))),
+                step => steps.extend(step),
             }
         }
-        for (round, members) in announced {
-            let rows = members.iter().flat_map(|(_, _, batch)| rows(batch)).collect();
-            let sent = Sent { rows, token: round.token().to_owned() };
-            self.writers[writer].under_way.push(UnderWay { round, members, sent });
+        for (round, batches) in announced {
+            let members = request.members[&round].clone();
+            if members.len() == batches.len() {
+                let rows = batches.iter().flat_map(|batch| rows(batch)).collect();
+                let sent = Sent { rows, token: round.token().to_owned() };
+                self.writers[writer].under_way.push(UnderWay { round, members, batches, sent });
+            } else {
+                batches.into_iter().for_each(|batch| self.go_alone(writer, batch));
+            }
         }
         self.act(writer, steps);
     }
@@ -287,7 +324,8 @@ impl World {
         if stands && attempt.batch.round.is_none() && matches!(attempt.stage, Stage::Asking) {
             let found = attempt.batch.len();
             owned.attempt = None;
-            return self.landed(writer, partition, found);
+            let step = self.landed(writer, partition, found);
+            return self.act(writer, step);
         }
         attempt.asked(&mut self.table);
     }
@@ -306,7 +344,8 @@ impl World {
                 self.table.tell_alone(&attempt.batch);
                 let found = attempt.found;
                 owned.attempt = None;
-                self.landed(writer, partition, found);
+                let step = self.landed(writer, partition, found);
+                self.act(writer, step);
             }
             // It is repeated.
             Fate::Unanswered | Fate::WithoutView => {
@@ -324,7 +363,7 @@ impl World {
         if self.writers[writer].under_way.is_empty() {
             return;
         }
-        let UnderWay { round, members, sent } = self.writers[writer].under_way.remove(0);
+        let UnderWay { round, members, batches, sent } = self.writers[writer].under_way.remove(0);
         match fate {
             Fate::Landed | Fate::Unanswered => self.table.land(&sent, true),
             Fate::WithoutView => self.table.land(&sent, false),
@@ -332,28 +371,29 @@ impl World {
             Fate::Lost => {}
         }
         if fate == Fate::Landed {
-            let batches: Vec<&Batch> = members.iter().map(|(_, _, batch)| &**batch).collect();
+            let batches: Vec<&Batch> = batches.iter().map(|batch| &**batch).collect();
             self.table.tell(&batches, round.token());
         }
-        let has = |writer: &Writer| {
-            members.iter().all(|(partition, assignment, _)| writer.has(*partition, *assignment))
-        };
-        let stands = fate == Fate::Landed && has(&self.writers[writer]);
-        for (partition, assignment, _) in members {
+        let whole = members.iter().all(|(partition, of)| self.writers[writer].has(*partition, *of));
+        let stands = fate == Fate::Landed && whole;
+        let mut steps = Vec::new();
+        for (partition, assignment) in members {
             if stands {
-                self.landed(writer, partition, 0);
+                steps.extend(self.landed(writer, partition, 0));
             } else if self.writers[writer].has(partition, assignment) {
-                let insert = self.writers[writer].lanes[&partition].lane.alone().expect("it was under way");
-                self.go_alone(writer, partition, &insert);
+                let batch = self.writers[writer].lanes[&partition].lane.alone().expect("it was under way");
+                self.go_alone(writer, batch);
             }
         }
+        // In one turn.
+        self.act(writer, steps);
     }
 
-    fn landed(&mut self, writer: usize, partition: usize, found: usize) {
+    fn landed(&mut self, writer: usize, partition: usize, found: usize) -> Option<Step> {
         let Writer { lanes, rounds, .. } = &mut self.writers[writer];
         let owned = lanes.get_mut(&partition).expect("it was under way");
-        let step = owned.lane.landed(Landing { found }, &self.limits, rounds, self.now);
-        self.act(writer, step.map(|(step, _)| (partition, step)));
+        let (step, _) = owned.lane.landed(Landing { found }, &self.limits, rounds, self.now)?;
+        Some(step)
     }
 
     /// The writer drops a partition; what it had sent for it alone stays on its way.
@@ -361,15 +401,10 @@ impl World {
         let writer = &mut self.writers[writer];
         let attempt = writer.lanes.remove(&dropped).and_then(|owned| owned.attempt);
         self.adrift.extend(attempt.and_then(|attempt| attempt.sent().cloned()));
-        writer
-            .commits
-            .iter_mut()
-            .for_each(|commits| commits.retain(|commit| partition(commit.lane) != dropped));
-        writer.commits.retain(|commits| !commits.is_empty());
         let lanes = &writer.lanes;
         let (wanted, unwanted) = std::mem::take(&mut writer.under_way)
             .into_iter()
-            .partition(|round| round.members.iter().any(|(partition, ..)| lanes.contains_key(partition)));
+            .partition(|round| round.members.iter().any(|(partition, _)| lanes.contains_key(partition)));
         writer.under_way = wanted;
         let unwanted: Vec<UnderWay> = unwanted;
         self.adrift.extend(unwanted.into_iter().map(|round| round.sent));
@@ -478,12 +513,11 @@ impl World {
                 .under_way
                 .iter()
                 .map(|round| {
-                    let whole = round.members.iter().all(|(partition, of, _)| writer.has(*partition, *of));
-                    let has = |(partition, of, _): &(usize, u64, _)| writer.has(*partition, *of);
-                    (&round.sent, whole, round.members.iter().map(has).collect::<Vec<_>>())
+                    let has = |(partition, of): &(usize, u64)| writer.has(*partition, *of);
+                    (&round.sent, round.members.iter().map(has).collect::<Vec<_>>())
                 })
                 .collect();
-            let _infallible = write!(key, "{:?} {under_way:?} {}|", writer.commits, writer.expelled);
+            let _infallible = write!(key, "{:?} {under_way:?} {}|", writer.requests, writer.expelled);
         }
         let Table { rows, view, tokens, batches, batch_tokens } = &self.table;
         let _infallible = write!(
