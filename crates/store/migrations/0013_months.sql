@@ -138,7 +138,13 @@ WITH
         FROM (SELECT arrayJoin(month_list) AS m)
     ),
     -- Days that belong to a month in part.
-    edges AS (SELECT arrayJoin(arrayFilter(day -> day.1, [(m.2 != toDateTime(m.4, 'UTC'), toDate(least(m.2, toDateTime(m.4, 'UTC')), 'UTC')), (m.3 != toDateTime(m.5, 'UTC'), toDate(least(m.3, toDateTime(m.5, 'UTC')), 'UTC'))])).2 AS day FROM (SELECT arrayJoin(month_list) AS m)),
+    edges AS
+    (
+        SELECT arrayJoin(arrayFilter(day -> day.1, [
+            (m.2 != toDateTime(m.4, 'UTC'), toDate(least(m.2, toDateTime(m.4, 'UTC')), 'UTC')),
+            (m.3 != toDateTime(m.5, 'UTC'), toDate(least(m.3, toDateTime(m.5, 'UTC')), 'UTC'))])).2 AS day
+        FROM (SELECT arrayJoin(month_list) AS m)
+    ),
     -- SIMs that change their plan within a day.
     broken AS
     (
@@ -188,41 +194,49 @@ FROM
         sign * toInt64(arraySum(arrayMap((value, at) -> if(at >= from_unit AND at < to_unit, value, 0), r.gateway_bytes, gateway_at))) AS gateway
     FROM
     (
-    SELECT device_id, iccid, plmn, state, customer_id, fleet_id, plan_id, valid_from, heartbeats, modem_bytes, gateway_bytes, modem_at, gateway_at, part.3 AS sign,
-        toUInt8(least(intDiv(greatest(since, part.1 - base_ms, 0) + unit - 1, unit), 31)) AS from_unit,
-        toUInt8(least(intDiv(greatest(least(until, part.2 - base_ms), 0) + if(is_month, 0, unit - 1), unit), 31)) AS to_unit
-    FROM
-    (
-    SELECT *,
-        -- Of a month the whole days; of a day the hours between the days' edge and the month's, or all of them where the plan changes.
-        multiIf(is_month, (first_ms, end_ms, 1), 
-            NOT is_month AND ((since > 0 AND since < 86400000) OR (until > 0 AND until < 86400000)), (from_ms, to_ms, 1),
-            base <= first_day, (least(from_ms, first_ms), greatest(from_ms, first_ms), if(from_ms < first_ms, 1, -1)),
-            (least(to_ms, end_ms), greatest(to_ms, end_ms), if(to_ms > end_ms, 1, -1))) AS part,
-        if(is_month, 86400000, 3600000) AS unit
-    FROM
-    (
-    SELECT
-        p.device_id AS device_id, p.iccid AS iccid, p.plmn AS plmn, p.state AS state, o.customer_id AS customer_id, o.fleet_id AS fleet_id,
-        s.plan_id AS plan_id, s.valid_from AS valid_from, p.base AS base, p.is_month AS is_month, p.heartbeats AS heartbeats, p.modem_bytes AS modem_bytes, p.gateway_bytes AS gateway_bytes, p.modem_at AS modem_at, p.gateway_at AS gateway_at, m.first_ms AS first_ms, m.end_ms AS end_ms, m.from_ms AS from_ms, m.to_ms AS to_ms, m.first_day AS first_day,
-        toUnixTimestamp64Milli(toDateTime64(p.base, 3, 'UTC')) AS base_ms,
-        -- A SIM that never had conditions has no span.
-        s.since_ms - base_ms AS since, if(s.until_ms = 0, 7258118400000, s.until_ms) - base_ms AS until
-    FROM
-    (
-        SELECT true AS is_month, month AS base, device_id, iccid, plmn, state, days AS modem_at, heartbeats, modem_bytes, days AS gateway_at, gateway_bytes
-        FROM usage_months FINAL
-        WHERE month >= toStartOfMonth(from_day) AND month < to_day
-        UNION ALL
-        SELECT false, day, device_id, iccid, plmn, state, modem_hours, heartbeats, modem_bytes, gateway_hours, gateway_bytes
-        FROM usage_day_hours FINAL
-        WHERE day IN (SELECT day FROM edges) OR (day, iccid) IN (SELECT day, iccid FROM broken)
-    ) AS p
-    LEFT JOIN device_owners AS o ON o.device_id = p.device_id
-    INNER JOIN months AS m ON m.customer_id = o.customer_id
-    LEFT JOIN spans AS s ON s.iccid = p.iccid
-    )))
-    AS r WHERE from_unit < to_unit
+        SELECT device_id, iccid, plmn, state, customer_id, fleet_id, plan_id, valid_from, heartbeats, modem_bytes, gateway_bytes, modem_at, gateway_at,
+            part.3 AS sign,
+            toUInt8(least(intDiv(greatest(since, part.1 - base_ms, 0) + unit - 1, unit), 31)) AS from_unit,
+            toUInt8(least(intDiv(greatest(least(until, part.2 - base_ms), 0) + if(is_month, 0, unit - 1), unit), 31)) AS to_unit
+        FROM
+        (
+            SELECT *,
+                -- Of a month the whole days; of a day the hours between the days' edge and the month's, or all of them where the plan changes.
+                multiIf(
+                    is_month, (first_ms, end_ms, 1),
+                    NOT is_month AND ((since > 0 AND since < 86400000) OR (until > 0 AND until < 86400000)), (from_ms, to_ms, 1),
+                    base <= first_day, (least(from_ms, first_ms), greatest(from_ms, first_ms), if(from_ms < first_ms, 1, -1)),
+                    (least(to_ms, end_ms), greatest(to_ms, end_ms), if(to_ms > end_ms, 1, -1))) AS part,
+                if(is_month, 86400000, 3600000) AS unit
+            FROM
+            (
+                SELECT
+                    p.device_id AS device_id, p.iccid AS iccid, p.plmn AS plmn, p.state AS state, o.customer_id AS customer_id, o.fleet_id AS fleet_id,
+                    s.plan_id AS plan_id, s.valid_from AS valid_from, p.base AS base, p.is_month AS is_month,
+                    p.heartbeats AS heartbeats, p.modem_bytes AS modem_bytes, p.gateway_bytes AS gateway_bytes,
+                    p.modem_at AS modem_at, p.gateway_at AS gateway_at,
+                    m.first_ms AS first_ms, m.end_ms AS end_ms, m.from_ms AS from_ms, m.to_ms AS to_ms, m.first_day AS first_day,
+                    toUnixTimestamp64Milli(toDateTime64(p.base, 3, 'UTC')) AS base_ms,
+                    -- A SIM that never had conditions has no span.
+                    s.since_ms - base_ms AS since, if(s.until_ms = 0, 7258118400000, s.until_ms) - base_ms AS until
+                FROM
+                (
+                    SELECT true AS is_month, month AS base, device_id, iccid, plmn, state, days AS modem_at, heartbeats, modem_bytes,
+                        days AS gateway_at, gateway_bytes
+                    FROM usage_months FINAL
+                    WHERE month >= toStartOfMonth(from_day) AND month < to_day
+                    UNION ALL
+                    SELECT false, day, device_id, iccid, plmn, state, modem_hours, heartbeats, modem_bytes, gateway_hours, gateway_bytes
+                    FROM usage_day_hours FINAL
+                    WHERE day IN (SELECT day FROM edges) OR (day, iccid) IN (SELECT day, iccid FROM broken)
+                ) AS p
+                LEFT JOIN device_owners AS o ON o.device_id = p.device_id
+                INNER JOIN months AS m ON m.customer_id = o.customer_id
+                LEFT JOIN spans AS s ON s.iccid = p.iccid
+            )
+        )
+    ) AS r
+    WHERE from_unit < to_unit
 ) AS c
 GROUP BY device_id, iccid, plmn, state, plan_id, valid_from
 HAVING heartbeats + modem_bytes + gateway_bytes > 0;

@@ -499,7 +499,10 @@ impl Lanes {
         }
         let lanes = &self.lanes;
         self.under_way.retain(|_, under_way| {
-            let wanted = under_way.members.iter().any(|(member, _)| lanes.contains_key(member));
+            let ours = |(id, assignment): &(Id, u64)| {
+                lanes.get(id).is_some_and(|owned| owned.assignment == *assignment)
+            };
+            let wanted = under_way.members.iter().any(ours);
             if let (false, Some(insert)) = (wanted, &under_way.insert) {
                 insert.abort();
             }

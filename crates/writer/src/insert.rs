@@ -1,8 +1,9 @@
 //! Brings batches into ClickHouse, until all of them stands.
 //!
 //! Batches that were just announced go out as a *round* ([`crate::round`]), once. Every other attempt is one batch's own and *asks*
-//! first, as an earlier one may have landed, wholly or in part, and its token may be forgotten: table by table, which rows stand. What stands is brought
-//! into the views. Then the round of the batch is closed, so that it cannot land any more, and what is still missing is inserted.
+//! first, as an earlier one may have landed, wholly or in part, and its token may be forgotten: table by table, which rows stand.
+//! What stands is brought into the views. Then the round of the batch is closed, so that it cannot land any more, and what is still
+//! missing is inserted.
 //!
 //! The batch's own token still matters then: it stops another attempt that asked, and lands between question and insert.
 //!
@@ -22,14 +23,12 @@ use crate::batch::Batch;
 use crate::round::Round;
 use crate::rows::Rows;
 
-/// No statement of a round goes out longer after its first batch was closed; its batches go alone then. A writer that was stopped for a
-/// while (by a debugger, by its machine) may have lost the partition meanwhile without knowing; its batch stands then by another's hand.
-/// Under the shortest session timeout, so that the group cannot have moved on since it took the announcement.
-const ROUND_AGE_MAX: Duration = Duration::from_secs(4);
-
-/// What ClickHouse said of the rows that stand is asked again where it took longer to come, for the same reason; so often at most, as a slow
-/// server is no stopped writer.
-const ANSWER_AGE_MAX: Duration = Duration::from_secs(4);
+/// For how long a writer is sure that what it knew holds. One that was stopped for longer (by a debugger, by its machine) may have lost the
+/// partition meanwhile without knowing, and its batch stands by another's hand. So no statement of a round goes out longer after its first
+/// batch was closed, and what ClickHouse said of the rows that stand is asked again where it took longer to come. Under the shortest
+/// session timeout, so that the group cannot have moved on.
+const SURE_FOR: Duration = Duration::from_secs(4);
+/// So often at most: a slow server is no stopped writer.
 const ASKED_MAX: u32 = 3;
 
 /// How a batch came to stand.
@@ -72,7 +71,7 @@ pub(crate) enum LandError {
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
     /// Its announcement is too long ago for the next statement.
-    #[error("announced more than {} s ago", ROUND_AGE_MAX.as_secs())]
+    #[error("announced more than {} s ago", SURE_FOR.as_secs())]
     Old,
     #[error(transparent)]
     Insert(#[from] InsertError),
@@ -256,7 +255,7 @@ impl Together<'_> {
     }
 
     async fn send<R: TableRow>(&self, rows: Vec<&R>) -> Result<(), RoundError> {
-        if self.closed_at.elapsed() > ROUND_AGE_MAX {
+        if self.closed_at.elapsed() > SURE_FOR {
             return Err(RoundError::Old);
         }
         Ok(self.store.insert(rows.into_iter(), self.round.token()).await?)
@@ -391,7 +390,7 @@ impl Attempt<'_> {
             if !held.is_empty() {
                 self.store.complete_views(part).await?;
             }
-            if asked_at.elapsed() <= ANSWER_AGE_MAX {
+            if asked_at.elapsed() <= SURE_FOR {
                 break;
             }
         }
