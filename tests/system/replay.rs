@@ -80,7 +80,7 @@ fn rows_that_were_lost_come_back_once_while_a_fleet_goes_on() -> Result<()> {
     // A table emptied, half of another gone, and a rollup.
     pipeline.ask("TRUNCATE TABLE dead_letters")?;
     lose(&pipeline)?;
-    let forget = || pipeline.ask("ALTER TABLE device_latest DELETE WHERE true SETTINGS mutations_sync = 2");
+    let forget = || pipeline.ask("ALTER TABLE device_newest DELETE WHERE true SETTINGS mutations_sync = 2");
     forget()?;
     let gone = || -> Result<(String, String)> {
         let heartbeats = pipeline.ask("SELECT count() FROM heartbeats WHERE device_id = 'careful'")?;
@@ -172,7 +172,7 @@ fn what_the_writers_have_not_concluded_is_left_to_them() -> Result<()> {
     // The same is lost twice, and brought back by the same inserts: the tables know these, and not that their rows are gone.
     for _ in 0..2 {
         lose(&pipeline)?;
-        for rollup in ["device_presence", "device_latest", "device_arrivals", "session_signs", "node_state"] {
+        for rollup in ["device_newest", "session_signs", "node_state"] {
             pipeline.ask(&format!("ALTER TABLE {rollup} DELETE WHERE true SETTINGS mutations_sync = 2"))?;
         }
         let replayed = Replayed::of(&pipeline, &[])?.expect(0)?;

@@ -6,7 +6,7 @@
 -- parameter: hours UInt16 = 24 | how far back; 720 is 30 days
 -- parameter: heartbeats Bool = true | show each heartbeat; false: only what changed
 WITH
-    if({device:String} = '', ifNull((SELECT argMax(a.device_id, a.received_at) FROM device_arrivals AS a), ''), {device:String}) AS the_device,
+    if({device:String} = '', ifNull((SELECT argMax(a.device_id, a.received_at) FROM device_newest AS a), ''), {device:String}) AS the_device,
     now64(3) - toIntervalHour({hours:UInt16}) AS since,
     told AS
     (

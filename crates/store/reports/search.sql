@@ -13,11 +13,11 @@ FROM
     WHERE {id:String} != '' AND (identifier = {id:String} OR (length({id:String}) >= 3 AND positionCaseInsensitiveUTF8(identifier, {id:String}) > 0))
     UNION ALL
     SELECT device_id, 'device_id', device_id, 'seen', toNullable(received_at)
-    FROM (SELECT device_id, max(a.received_at) AS received_at FROM device_arrivals AS a GROUP BY device_id ORDER BY received_at DESC LIMIT 100)
+    FROM (SELECT device_id, max(a.received_at) AS received_at FROM device_newest AS a GROUP BY device_id HAVING received_at > toDateTime64(0, 3, 'UTC') ORDER BY received_at DESC LIMIT 100)
     WHERE {id:String} = ''
     UNION ALL
     -- Without a place in the registry, or a SIM that it told.
-    SELECT device_id, 'device_id', device_id, 'seen', toNullable(max(a.received_at)) FROM device_arrivals AS a
+    SELECT device_id, 'device_id', device_id, 'seen', nullIf(max(a.received_at), toDateTime64(0, 3, 'UTC')) FROM device_newest AS a
     WHERE {id:String} != '' AND (a.device_id = {id:String} OR (length({id:String}) >= 3 AND positionCaseInsensitiveUTF8(a.device_id, {id:String}) > 0))
         AND a.device_id NOT IN (SELECT device_id FROM device_identifiers WHERE source = 'seen')
     GROUP BY device_id

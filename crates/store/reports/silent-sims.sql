@@ -19,7 +19,7 @@ LEFT JOIN
     (
         SELECT iccid, device_id, max(g.last_seen) AS at FROM sim_sightings AS g GROUP BY iccid, device_id
         UNION ALL
-        SELECT iccid, device_id, max(l.taken_at) FROM device_latest AS l WHERE l.iccid != '' GROUP BY iccid, device_id
+        SELECT iccid, device_id, sim_at FROM device_status AS d WHERE d.iccid != ''
         UNION ALL
         SELECT iccid, device_id, toDateTime64(max(d.day), 3, 'UTC') FROM device_days AS d WHERE d.iccid != '' GROUP BY iccid, device_id
     ) AS x

@@ -24,6 +24,7 @@ const SHARDED: &[&str] = &[
     "device_presence",
     "device_latest",
     "device_arrivals",
+    "device_newest",
     "session_signs",
     "sim_sightings",
     "usage_counters",

@@ -37,6 +37,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 11, name: "reports", sql: include_str!("../migrations/0011_reports.sql") },
     Migration { version: 12, name: "newest", sql: include_str!("../migrations/0012_newest.sql") },
     Migration { version: 13, name: "months", sql: include_str!("../migrations/0013_months.sql") },
+    Migration {
+        version: 14,
+        name: "device_newest",
+        sql: include_str!("../migrations/0014_device_newest.sql"),
+    },
 ];
 
 const LEDGER: &str = "\

@@ -40,8 +40,7 @@ const MINUTES_A_DAY: u32 = 1_440;
 /// Rows of a part as it is inserted.
 const PART: u32 = 1_000_000;
 /// What these keep of older rows is generated with the sessions, or not needed.
-const VIEWS: [&str; 3] =
-    ["device_latest_from_heartbeats", "device_arrivals_from_heartbeats", "session_signs_from_heartbeats"];
+const VIEWS: [&str; 2] = ["device_newest_from_heartbeats", "session_signs_from_heartbeats"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
@@ -215,7 +214,7 @@ fn describe(database: &ClickHouse) -> anyhow::Result<()> {
     database.lines(
         "SELECT table, sum(rows) AS stored, round(sum(bytes_on_disk) / stored, 2), count() FROM system.parts \
          WHERE database = currentDatabase() AND active AND table IN ('heartbeats', 'connections', 'session_signs', 'nodes', \
-         'device_latest', 'device_arrivals', 'device_presence', 'usage_hours', 'usage_days', 'usage_months', \
+         'device_newest', 'usage_hours', 'usage_days', 'usage_months', \
          'usage_day_hours') GROUP BY table ORDER BY stored DESC",
         |line| {
             let mut columns = line.split('\t');

@@ -187,7 +187,7 @@ fn bytes(flags: &Flags, database: &ClickHouse) -> anyhow::Result<()> {
     database.run("DROP TABLE measured SYNC")
 }
 
-/// Inserts batches in the order of arrival, as the writer does.
+/// Inserts batches of what arrives together, each in the order of the table, as the writer does.
 fn cost(
     flags: &Flags,
     service: &mut ClickHouseService,
@@ -211,11 +211,12 @@ fn cost(
         let offset = number * batch;
         let rows =
             format!("SELECT {columns} FROM arrivals ORDER BY received_at LIMIT {batch} OFFSET {offset}");
-        database.bytes(&format!("{rows} FORMAT RowBinaryWithNamesAndTypes"))
+        let arranged = format!("SELECT * FROM ({rows}) ORDER BY device_id, device_time, identity");
+        database.bytes(&format!("{arranged} FORMAT RowBinaryWithNamesAndTypes"))
     });
     let bodies: Vec<Vec<u8>> = bodies.collect::<Result<_, _>>()?;
     database.run("DROP TABLE arrivals SYNC")?;
-    for table in ["heartbeats", "device_latest", "device_arrivals", "session_signs"] {
+    for table in ["heartbeats", "device_newest", "session_signs"] {
         database.run(&format!("TRUNCATE TABLE {table}"))?;
     }
     database.run("SYSTEM FLUSH LOGS")?;

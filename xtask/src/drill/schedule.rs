@@ -315,7 +315,7 @@ impl fmt::Display for What {
             Self::Comes(writer) => write!(f, "{} comes", Target::Writer(*writer)),
             Self::Leaves(writer) => write!(f, "{} leaves", Target::Writer(*writer)),
             Self::Refuses(Refusal::ReadOnlyUser) => f.write_str("clickhouse lets its user only read"),
-            Self::Refuses(Refusal::ReadOnlyTable) => f.write_str("table device_arrivals is read-only"),
+            Self::Refuses(Refusal::ReadOnlyTable) => f.write_str("table device_newest is read-only"),
             Self::Refuses(Refusal::TooManyParts) => f.write_str("clickhouse has too many parts"),
             Self::Refuses(Refusal::TooManyPartsInViews) => {
                 f.write_str("targets of views have too many parts")

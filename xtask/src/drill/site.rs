@@ -365,7 +365,7 @@ impl Site {
     fn read_only(&self, is: bool) -> anyhow::Result<()> {
         let value = u8::from(is);
         self.ask()
-            .run(&format!("ALTER TABLE fleetpulse.device_arrivals MODIFY SETTING table_readonly = {value}"))
+            .run(&format!("ALTER TABLE fleetpulse.device_newest MODIFY SETTING table_readonly = {value}"))
     }
 
     fn parts_max(&self, tables: &[String], most: u32) -> anyhow::Result<()> {

@@ -66,17 +66,17 @@ async fn a_device_that_flaps_is_named_with_its_hour() {
 #[tokio::test]
 async fn what_heartbeats_said_before_the_migration_is_known_after_it() {
     let database = migrated("truth_late").await;
-    for table in ["device_latest", "device_arrivals", "session_signs"] {
+    for table in ["device_newest", "session_signs"] {
         database.ask(&format!("DROP VIEW {table}_from_heartbeats"));
     }
     heartbeat(&database, "old", 60, ", firmware", ", '1.0'");
     let known = "SELECT device_id, status, firmware, (SELECT count() FROM sessions) FROM device_status";
     assert_eq!(database.ask(known), "");
     database.ask("DELETE FROM schema_migrations WHERE version >= 10");
-    for table in ["device_latest", "device_arrivals", "session_signs"] {
+    for table in ["device_newest", "session_signs"] {
         database.ask(&format!("DROP TABLE {table}"));
     }
     let applied = database.store().migrate().await.expect("migrated");
-    assert_eq!(applied.len(), 4);
+    assert_eq!(applied.len(), 5);
     assert_eq!(database.ask(known), "old\tonline\t1.0\t1");
 }

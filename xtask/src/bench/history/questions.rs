@@ -112,7 +112,7 @@ pub(super) fn ask(
     times: u32,
     stop: &Stop,
 ) -> anyhow::Result<Vec<Asked>> {
-    let end = database.value("SELECT toString(max(received_at)) FROM device_arrivals")?;
+    let end = database.value("SELECT toString(max(received_at)) FROM device_newest")?;
     let night = |days: u32| {
         database.value(&format!(
             "SELECT toString(toStartOfDay(toDateTime64('{end}', 3, 'UTC')) - toIntervalDay({days}))"
