@@ -6,8 +6,8 @@
 //!
 //! 1. finds the devices that have rows which ClickHouse took since the last run, and a quarter of an hour before, and their first
 //!    touched hour (`settle/touched.sql`);
-//! 2. reads everything of those devices from that hour on, some hundred thousand rows at a time, and where their counters stood
-//!    before; [`fold`](fold::fold) makes hours of it;
+//! 2. reads everything of those devices from that hour on, one device after the other, and where their counters stood before;
+//!    [`fold`](fold::fold) makes hours of it. What is held meanwhile is one device's, or some thousand rows;
 //! 3. makes their days out of the hours (`settle/days.sql`), months out of the days (`settle/months.sql`), and puts a day's hours side by
 //!    side (`settle/day_hours.sql`), some thousand devices at a time; and notes which SIM was seen in which modem.
 //!
@@ -17,8 +17,8 @@
 
 mod fold;
 mod rows;
+mod slice;
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use clickhouse::error::Error;
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{QueryError, Store};
 use fold::{BeganBefore, History, Reach};
-use rows::{Ending, Key, Named, Reading, Stood, UsageHour};
+use rows::UsageHour;
 
 const TOUCHED: &str = include_str!("settle/touched.sql");
 /// Made of the hours, in this order, when all of them are settled.
@@ -38,80 +38,21 @@ const ROLLUPS: [&str; 3] = [
     include_str!("settle/day_hours.sql"),
 ];
 
-/// Heartbeats of a slice from its first touched hour on, each once: of copies the first stands.
-const READINGS: &str = "
-    SELECT
-        h.device_id AS device_id, if(h.clock = 'device', h.device_time, h.received_at) AS at, h.received_at AS received_at,
-        h.identity AS identity, h.boot_id AS boot_id, h.session_id AS session_id, h.modem_tx_bytes AS tx_bytes,
-        h.modem_rx_bytes AS rx_bytes, h.session_bytes_in AS session_bytes_in, h.session_bytes_out AS session_bytes_out,
-        h.session_messages_in AS session_messages_in, h.uptime_s AS uptime_s, h.sequence AS sequence, h.iccid AS iccid,
-        toString(h.plmn) AS plmn, toString(h.state) AS state
-    FROM ({{heartbeats}}) AS h
-    WHERE at >= toDateTime({from:UInt32}, 'UTC') OR h.received_at >= toDateTime({from:UInt32}, 'UTC')";
-/// All of them.
-const WHOLE: &str = "
-    SELECT * FROM heartbeats FINAL
-    WHERE device_id >= {first:String} AND device_id <= {last:String}
-        AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})";
-/// Those of the last hours. Every copy of such a heartbeat came since then, too: of a clock that is not ahead, and of what was not
-/// taken before. Of one that nobody knows the time of, copies of before are not seen: it counts once more where it comes again hours
-/// later. Without `FINAL`, under which ClickHouse looks into every part of the table, however old.
-const NEAR: &str = "
-    SELECT * FROM heartbeats
-    WHERE device_id >= {first:String} AND device_id <= {last:String}
-        AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})
-        AND received_at >= toDateTime({near:UInt32}, 'UTC')
-        AND (device_time >= toDateTime({near:UInt32}, 'UTC') OR device_time = toDateTime64(0, 3, 'UTC'))
-    ORDER BY device_id, device_time, identity, precedence DESC
-    LIMIT 1 BY device_id, device_time, identity";
-
-/// How sessions of a slice ended. A copy tells the same.
-const ENDINGS: &str = "
-    SELECT device_id, session_id, at, bytes_in, bytes_out, messages_in
-    FROM connections
-    WHERE device_id >= {first:String} AND device_id <= {last:String}
-        AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})
-        AND event = 'disconnected' AND at >= toDateTime({from:UInt32}, 'UTC')";
-
-/// Where each counter of a slice stood before the first touched hour.
-const STOOD: &str = "
-    SELECT
-        u.device_id AS device_id, u.source AS source, u.counter AS counter,
-        (argMax((u.last_at, u.last_tx, u.last_rx, u.last_messages, u.ahead_tx, u.ahead_rx, u.last_uptime_s, u.last_sequence,
-                 u.iccid, toString(u.plmn), toString(u.state)), (u.last_at, u.last_place)) AS last).1 AS last_at,
-        last.2 AS last_tx, last.3 AS last_rx, last.4 AS last_messages, last.5 AS ahead_tx, last.6 AS ahead_rx,
-        last.7 AS last_uptime_s, last.8 AS last_sequence, last.9 AS iccid, last.10 AS plmn, last.11 AS state
-    FROM
-    (
-        SELECT * FROM usage_hours FINAL
-        WHERE device_id >= {first:String} AND device_id <= {last:String} AND hour >= toDateTime({since:UInt32}, 'UTC')
-    ) AS u
-    INNER JOIN
-    (
-        SELECT device_id, from_hour FROM settle_touched
-        WHERE run = {run:UInt64} AND late = {late:UInt8} AND device_id >= {first:String} AND device_id <= {last:String}
-    ) AS t ON t.device_id = u.device_id
-    WHERE u.hour < t.from_hour AND toUnixTimestamp64Milli(u.last_at) > 0
-    GROUP BY device_id, source, counter";
-
-/// What was settled before.
-const SETTLED: &str = "
-    SELECT device_id, source, counter, toUnixTimestamp(hour) AS hour, iccid, toString(plmn) AS plmn, toString(state) AS state
-    FROM usage_hours FINAL
-    WHERE device_id >= {first:String} AND device_id <= {last:String} AND hour >= toDateTime({from:UInt32}, 'UTC')
-        AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})
-        AND last_at > toDateTime64(0, 3, 'UTC')";
-
 /// How far back before the last run a run looks for new rows: an insert counts by the moment at which the server began it, and may be
 /// seen that much later. Half as much again as the longest `clickhouse.insert_timeout_ms`.
 const OVERLAP_S: u32 = 15 * 60;
 /// Hours that are older are not made anew, as the raw rows that they were made of may be gone: raw rows stand for 90 days after their
 /// arrival. A heartbeat that is later than that is stored, and its counter is counted on from where it stood.
 const HORIZON_S: u32 = 75 * 24 * 60 * 60;
-/// Rows that are read at a time: the bound on memory. 300,000 at a time took 400 MB of a writer in a drill.
+/// Rows that one statement reads at a time: the bound on what ClickHouse sorts and on how long answers are read side by side.
 const READINGS_AT_ONCE: u64 = 100_000;
 /// Devices that are read at a time, however little they seem to tell: some hundred rows each.
 const DEVICES_AT_ONCE: usize = 500;
+/// Rows that are held until they are folded together, if one device has not more: the bound on the writer's memory with the next. 100,000 at
+/// a time took 150 MB of a program that did nothing else, as each thread keeps the memory that it once needed.
+const FOLDED_AT_ONCE: usize = 10_000;
+/// Rows of `usage_hours` that are held until they are written together: few enough for memory, enough for an insert.
+const HOURS_AT_ONCE: usize = 10_000;
 /// Devices whose days and months are made at a time: a statement over all of the hours that may be made anew takes a minute or two.
 const ROLLED_AT_ONCE: usize = 10_000;
 /// Most rows of one device that are held at once. A device that tells every half minute has 216,000 in what may be made anew; one that
@@ -257,29 +198,61 @@ impl Store {
             }
         };
         let touched = self.bounded(sql).param("run", run.id).fetch_all::<Touched>().await?;
-        let mut tally = Tally::default();
+        let (mut read, mut rows) = (Vec::new(), 0);
+        let mut folded = Folded::default();
         let mut rest = touched.as_slice();
         while !rest.is_empty() {
             let (slice, others) = rest.split_at(slice_len(rest));
-            let of_slice = self.settle_slice(run, depth, slice).await?;
-            tally.settled += of_slice.settled;
-            tally.refused += of_slice.refused;
+            let mut histories = self.histories(run, depth, slice)?;
+            for touched in slice {
+                let Some(history) = histories.of(touched).await? else {
+                    folded.tally.refused += 1;
+                    continue;
+                };
+                rows += history.len();
+                read.push((touched.clone(), history));
+                if rows >= FOLDED_AT_ONCE {
+                    folded = self.fold(run, depth, std::mem::take(&mut read), folded).await?;
+                    rows = 0;
+                }
+            }
             rest = others;
         }
-        Ok(tally)
+        folded = self.fold(run, depth, read, folded).await?;
+        self.write(&mut folded).await?;
+        Ok(folded.tally)
     }
 
-    /// Settles neighbouring devices. Those that need to be read whole are noted as late.
-    async fn settle_slice(&self, run: Run, depth: Depth, slice: &[Touched]) -> Result<Tally, Error> {
-        let histories = self.histories(run, depth, slice).await?;
-        let touched = slice.to_vec();
-        // A hundred thousand readings are work for a tenth of a second: not on a thread that others wait for. It
-        // ends by itself, also where nobody waits for it any more.
-        let folded = tokio::task::spawn_blocking(move || Folded::of(&touched, histories, run, depth));
-        let folded = folded.await.map_err(|panicked| Error::Other(Box::new(panicked)))?;
+    /// Folds what was read of some devices, and writes what was made where that is enough for an insert.
+    async fn fold(
+        &self,
+        run: Run,
+        depth: Depth,
+        read: Vec<(Touched, History)>,
+        mut folded: Folded,
+    ) -> Result<Folded, Error> {
+        // Ten thousand rows are work for a hundredth of a second: not on a thread that others wait for. It ends by itself, also where
+        // nobody waits for it any more.
+        let folding = tokio::task::spawn_blocking(move || {
+            for (touched, history) in read {
+                folded.add(touched, &history, run, depth);
+            }
+            folded
+        });
+        let mut folded = folding.await.map_err(|panicked| Error::Other(Box::new(panicked)))?;
+        if folded.hours.len() >= HOURS_AT_ONCE {
+            self.write(&mut folded).await?;
+        }
+        Ok(folded)
+    }
+
+    /// Writes the hours that were made, and notes the devices that need to be read whole as late.
+    async fn write(&self, folded: &mut Folded) -> Result<(), Error> {
         self.write_all("settle_touched", &folded.late).await?;
         self.write_all("usage_hours", &folded.hours).await?;
-        Ok(folded.tally)
+        folded.late.clear();
+        folded.hours.clear();
+        Ok(())
     }
 
     /// Makes what is made of hours and days, of every device that the run touched.
@@ -297,60 +270,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// What is known of each device of a slice.
-    async fn histories(
-        &self,
-        run: Run,
-        depth: Depth,
-        slice: &[Touched],
-    ) -> Result<HashMap<String, History>, Error> {
-        let mut histories: HashMap<String, History> = slice
-            .iter()
-            .map(|touched| {
-                (touched.device_id.clone(), History { from_s: touched.from_s, ..History::default() })
-            })
-            .collect();
-        let (heartbeats, stood_since) = match depth {
-            Depth::Near => (NEAR, run.near_s - STOOD_S),
-            Depth::Whole => (WHOLE, 0),
-        };
-        let from_s = slice.iter().map(|touched| touched.from_s).min().unwrap_or_default();
-
-        let mut readings = self
-            .of_slice(&READINGS.replace("{{heartbeats}}", heartbeats), run, depth, slice)
-            .param("near", run.near_s)
-            .param("from", from_s)
-            .fetch::<Reading>()?;
-        while let Some(reading) = readings.next().await? {
-            if let Some(history) = room(&mut histories, &reading.device_id) {
-                history.readings.push(reading);
-            }
-        }
-        let endings = self.of_slice(ENDINGS, run, depth, slice).param("from", from_s);
-        let mut endings = endings.fetch::<Ending>()?;
-        while let Some(ending) = endings.next().await? {
-            if let Some(history) = room(&mut histories, &ending.device_id) {
-                history.endings.push(ending);
-            }
-        }
-        let stood = self.of_slice(STOOD, run, depth, slice).param("since", stood_since);
-        let mut all_stood = stood.fetch::<Stood>()?;
-        while let Some(stood) = all_stood.next().await? {
-            if let Some(history) = room(&mut histories, &stood.device_id) {
-                history.stood.push(stood);
-            }
-        }
-        let settled = self.of_slice(SETTLED, run, depth, slice).param("from", from_s);
-        let mut settled = settled.fetch::<Named>()?;
-        while let Some(named) = settled.next().await? {
-            let Named { device_id, source, counter, hour, iccid, plmn, state } = named;
-            if let Some(history) = room(&mut histories, &device_id).filter(|history| hour >= history.from_s) {
-                history.settled.push(Key { source, counter, hour, iccid, plmn, state });
-            }
-        }
-        Ok(histories)
     }
 
     /// A statement over the devices of a slice.
@@ -389,7 +308,7 @@ impl Store {
     }
 }
 
-/// What is to be written of some devices.
+/// What was made of devices and is not written yet, and what came of all.
 #[derive(Default)]
 struct Folded {
     hours: Vec<UsageHour>,
@@ -398,48 +317,25 @@ struct Folded {
 }
 
 impl Folded {
-    /// Folds the histories of a slice. One that is not there any more was too much.
-    fn of(slice: &[Touched], mut histories: HashMap<String, History>, run: Run, depth: Depth) -> Self {
+    fn add(&mut self, touched: Touched, history: &History, run: Run, depth: Depth) {
         let reach = match depth {
             Depth::Near => Reach::Since(i64::from(run.near_s - STOOD_S) * 1000),
             Depth::Whole => Reach::Whole,
         };
-        let mut folded = Self::default();
-        for touched in slice {
-            let Some(history) = histories.remove(&touched.device_id) else {
-                folded.tally.refused += 1;
-                continue;
-            };
-            match fold::fold(&touched.device_id, &history, reach, run.id) {
-                Ok(hours) => {
-                    folded.tally.settled += 1;
-                    folded.hours.extend(hours);
-                }
-                Err(BeganBefore) => folded.late.push(Late {
-                    run: run.id,
-                    device_id: touched.device_id.clone(),
-                    from_hour: touched.from_s,
-                    late: Depth::Whole.late(),
-                    readings: touched.readings,
-                }),
+        match fold::fold(&touched.device_id, history, reach, run.id) {
+            Ok(hours) => {
+                self.tally.settled += 1;
+                self.hours.extend(hours);
             }
+            Err(BeganBefore) => self.late.push(Late {
+                run: run.id,
+                device_id: touched.device_id,
+                from_hour: touched.from_s,
+                late: Depth::Whole.late(),
+                readings: touched.readings,
+            }),
         }
-        folded
     }
-}
-
-/// The history that takes one row more. One that is full is dropped: its device is not settled.
-fn room<'a>(histories: &'a mut HashMap<String, History>, device_id: &str) -> Option<&'a mut History> {
-    if histories.get(device_id)?.len() >= ROWS_OF_A_DEVICE_MAX {
-        tracing::warn!(
-            device_id,
-            rows_max = ROWS_OF_A_DEVICE_MAX,
-            "a device tells too much: its usage is left as it was settled"
-        );
-        histories.remove(device_id);
-        return None;
-    }
-    histories.get_mut(device_id)
 }
 
 /// How many of the devices are read together.
@@ -459,36 +355,4 @@ fn first_day(devices: &[Touched]) -> u32 {
 
 fn seconds(ms: u64) -> u32 {
     u32::try_from(ms / 1000).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    #[test]
-    fn a_device_that_tells_too_much_is_dropped_and_the_others_stay() {
-        let ending = |device: &str| Ending {
-            device_id: device.into(),
-            session_id: Uuid::nil(),
-            at: 1,
-            bytes_in: 0,
-            bytes_out: 0,
-            messages_in: 0,
-        };
-        let mut full = History::default();
-        full.endings.resize_with(ROWS_OF_A_DEVICE_MAX - 1, || ending("floods"));
-        let mut histories =
-            HashMap::from([("floods".to_owned(), full), ("tells".to_owned(), History::default())]);
-        room(&mut histories, "floods").expect("room for one").endings.push(ending("floods"));
-        assert!(room(&mut histories, "floods").is_none() && room(&mut histories, "floods").is_none());
-        assert!(room(&mut histories, "tells").is_some());
-
-        let touched =
-            ["floods", "tells"].map(|device| Touched { device_id: device.into(), from_s: 0, readings: 0 });
-        let folded = Folded::of(&touched, histories, Run { id: 1, near_s: STOOD_S }, Depth::Whole);
-        assert_eq!((folded.tally.settled, folded.tally.refused), (1, 1));
-        assert!(folded.hours.is_empty() && folded.late.is_empty());
-    }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use uuid::Uuid;
 
+use super::ROWS_OF_A_DEVICE_MAX;
 use super::rows::{Ending, Key, Reading, Source, Stood, UsageHour};
 
 /// Where a counter of 32 bits begins anew.
@@ -31,6 +32,11 @@ impl History {
     /// Rows of any kind.
     pub(crate) fn len(&self) -> usize {
         self.readings.len() + self.endings.len() + self.stood.len() + self.settled.len()
+    }
+
+    /// Whether it is no more than may be held of one device.
+    pub(crate) fn has_room(&self) -> bool {
+        self.len() <= ROWS_OF_A_DEVICE_MAX
     }
 }
 
@@ -193,7 +199,10 @@ fn modem(history: &History, reach: Reach, hours: &mut Hours<'_>) -> Result<(), B
     let from_ms = i64::from(history.from_s) * 1000;
     let mut readings: Vec<&Reading> =
         history.readings.iter().filter(|reading| reading.at >= from_ms).collect();
-    readings.sort_unstable_by_key(|reading| (reading.at, reading.identity));
+    // By all that tells two of them apart: in which order they were read must not matter.
+    readings.sort_unstable_by_key(|reading| {
+        (reading.at, reading.identity, reading.received_at, reading.session_messages_in, reading.session_id)
+    });
     let (mut told, mut counters) = (Told::default(), HashMap::new());
     for stood in history.stood.iter().filter(|stood| stood.source == Source::Modem) {
         told.recall(stood);
@@ -252,7 +261,10 @@ fn gateway(history: &History, reach: Reach, hours: &mut Hours<'_>) -> Result<(),
     });
     let mut counted: Vec<Counted<'_>> =
         heard.chain(ended).filter(|counted| counted.at_ms >= from_ms).collect();
-    counted.sort_by_key(|counted| (counted.at_ms, counted.traffic[2], counted.heartbeat.is_none()));
+    counted.sort_unstable_by_key(|counted| {
+        let taken = counted.heartbeat.map(|reading| (reading.at, reading.identity));
+        (counted.at_ms, counted.traffic[2], taken.is_none(), taken, counted.session_id)
+    });
     let (mut told, mut sessions) = (Told::default(), HashMap::new());
     for stood in history.stood.iter().filter(|stood| stood.source == Source::Gateway) {
         told.recall(stood);

@@ -3,6 +3,7 @@
 
 mod history;
 mod oracle;
+mod slices;
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
