@@ -1,6 +1,6 @@
 //! What the pure steps of one heartbeat cost: `cargo bench -p benches`.
 //!
-//! **Real**: the code of `mqtt`, `decode` and `event` as the gateway and the writer call it, built as for release, on the
+//! **Real**: the code of `mqtt`, `decode`, `event`, `writer` and `store` as the gateway and the writer call it, built as for release, on the
 //! example heartbeat of `decode` with every field, and on payloads that are rejected early and late.
 //! **Not real**: everything around it. One payload in a warm cache, no socket, no Kafka, no ClickHouse, no other
 //! work on the core. What a heartbeat costs each process is measured by `cargo xtask bench pipeline`.
@@ -14,6 +14,7 @@
 
 mod packets;
 mod routing;
+mod rows;
 
 use event::{Millis, SessionId};
 use uuid::Uuid;
@@ -137,7 +138,7 @@ mod record {
             .bench_local(|| black_box(&event).encode_to_vec());
     }
 
-    /// What the writer does.
+    /// What the writer does with what no gateway wrote: the reference of `rows`.
     #[divan::bench]
     fn decode(bencher: Bencher<'_, '_>) {
         let bytes = event().encode_to_vec();

@@ -152,6 +152,8 @@ impl Consumer {
             .set("fetch.min.bytes", "262144")
             .set("fetch.error.backoff.ms", "200")
             .set("statistics.interval.ms", "5000")
+            // Figures that brokers may ask clients for: kept at every poll, and so for every record, though nobody asks.
+            .set("enable.metrics.push", "false")
             // Bounds how long a commit, and so a rebalance or a stop, waits for a broker that hangs.
             .set("socket.timeout.ms", "10000");
         if !instance_id.is_empty() {

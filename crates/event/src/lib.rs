@@ -5,9 +5,11 @@
 
 mod id;
 mod record;
+mod wire;
 
 pub use id::{DeviceId, InvalidDeviceId, NodeId, SessionId};
 pub use record::{SessionPrefix, encode_heartbeat};
+pub use wire::{PlainMessage, Written};
 
 /// The generated types of `fleetpulse.events.v1`.
 #[expect(missing_docs, reason = "generated; documented in the schema")]

@@ -5,8 +5,12 @@ use std::time::Duration;
 use clickhouse::error::Error;
 
 use crate::Store;
-use crate::rows::TableRow;
+use crate::rows::{TableRow, put_header};
 use crate::trouble::Trouble;
+
+/// Rows are compressed and sent in blocks of so many bytes: what is under way of an insert beside its rows. More would compress no
+/// better, as LZ4 looks back 64 KiB.
+const BLOCK_BYTES: usize = 256 << 10;
 
 /// Waiting for the request's bytes to leave; the server's answer has its own, longer bound.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +39,7 @@ impl Store {
     /// # Errors
     /// Where success was not reported: the caller keeps the rows, asks which of them stand ([`Store::held`]) and repeats.
     /// Cancel safe in that sense alone: a dropped insert may or may not have landed.
-    pub async fn insert<'r, R: TableRow>(
+    pub async fn insert<'r, R: TableRow + 'r>(
         &self,
         rows: impl ExactSizeIterator<Item = &'r R>,
         token: &str,
@@ -47,15 +51,14 @@ impl Store {
         self.try_insert(rows, token).await.map_err(|source| self.insert_error::<R>(count, source))
     }
 
-    async fn try_insert<'r, R: TableRow>(
+    async fn try_insert<'r, R: TableRow + 'r>(
         &self,
         rows: impl Iterator<Item = &'r R>,
         token: &str,
     ) -> Result<(), Error> {
-        let opened = tokio::time::timeout(self.insert_timeout, self.client.insert::<R>(R::TABLE));
-        let mut insert = opened
-            .await
-            .unwrap_or(Err(Error::TimedOut))?
+        let mut insert = self
+            .client
+            .insert_formatted_with(statement::<R>())
             .with_timeouts(Some(SEND_TIMEOUT), Some(self.insert_timeout))
             .with_setting("insert_deduplicate", "1")
             .with_setting("insert_deduplication_token", token)
@@ -65,9 +68,20 @@ impl Store {
             // A batch that is merged with itself before it is written costs the server half as much again, row by row, to find the few
             // copies that a merge finds anyway.
             .with_setting("optimize_on_insert", "0")
-            .with_setting("async_insert", "0");
+            .with_setting("async_insert", "0")
+            // The server compares the types that come before the rows with those of the table.
+            .with_setting("input_format_with_types_use_header", "1")
+            .with_setting("input_format_with_names_use_header", "1")
+            .buffered_with_capacity(BLOCK_BYTES);
+        let mut bytes = Vec::new();
+        put_header(R::COLUMNS, &mut bytes);
         for row in rows {
-            insert.write(row).await?;
+            row.put(&mut bytes);
+            insert.write_buffered(&bytes);
+            bytes.clear();
+            if insert.buf_len() >= BLOCK_BYTES {
+                insert.flush().await?;
+            }
         }
         insert.end().await
     }
@@ -75,4 +89,10 @@ impl Store {
     pub(crate) fn insert_error<R: TableRow>(&self, rows: usize, source: Error) -> InsertError {
         InsertError { table: R::TABLE, url: self.url.clone(), rows, source }
     }
+}
+
+/// Names its columns, so that the others of the table take their defaults.
+fn statement<R: TableRow>() -> String {
+    let names: Vec<String> = R::COLUMNS.iter().map(|column| format!("`{}`", column.name)).collect();
+    format!("INSERT INTO {} ({}) FORMAT RowBinaryWithNamesAndTypes", R::TABLE, names.join(", "))
 }

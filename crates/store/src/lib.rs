@@ -1,7 +1,7 @@
 //! ClickHouse, as fleetpulse needs it. No other crate sees `clickhouse`.
 //!
-//! - [`Store`]: a connection (HTTP, LZ4, RowBinary with the row types checked against the table).
-//! - [`rows`]: one struct per table that is inserted into, in the order of the table's columns.
+//! - [`Store`]: a connection (HTTP, LZ4, RowBinary with the names and types of its columns before it).
+//! - [`rows`]: one struct per table that is inserted into, each field with the type of its column.
 //! - [`Store::insert`]: one batch, under a token. The same rows under the same token are the same insert: the table
 //!   and every view on it take them once, however often the answer was lost.
 //! - [`Store::held`] and [`Store::complete_views`]: what to ask and to do where an insert is repeated so late that its token may be
@@ -18,6 +18,7 @@
 
 mod client;
 mod cluster;
+mod columns;
 mod config;
 mod held;
 mod insert;

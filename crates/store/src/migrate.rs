@@ -9,7 +9,10 @@ use clickhouse::error::Error;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, Step};
-use crate::rows::{CommandRow, ConnectionRow, DeadLetterRow, HeartbeatRow, NodeRow, RecordRow};
+use crate::rows::{
+    self, BatchRow, CommandRow, ConnectionRow, DeadLetterRow, GapRow, HeartbeatRow, NodeRow, RecordRow,
+    TableRow,
+};
 use crate::trouble::{Class, Trouble};
 use crate::{QueryError, Store};
 
@@ -190,20 +193,25 @@ impl Store {
             0 => {}
             missing => return Err(MigrateError::Behind { database: self.database.clone(), missing }),
         }
-        self.check_table::<HeartbeatRow>().await?;
+        self.check_table::<HeartbeatRow<'_>>().await?;
         self.check_table::<ConnectionRow>().await?;
         self.check_table::<DeadLetterRow>().await?;
         self.check_table::<NodeRow>().await?;
-        self.check_table::<CommandRow>().await
+        self.check_table::<CommandRow>().await?;
+        self.check_table::<rows::LedgerRow>().await?;
+        self.table_is_known::<BatchRow>(self.check_columns::<BatchRow>().await)?;
+        self.table_is_known::<GapRow>(self.check_columns::<GapRow>().await)
     }
 
     async fn check_table<R: RecordRow>(&self) -> Result<(), MigrateError> {
-        // Opening an insert compares the columns; without a row it sends nothing.
-        let columns = self.client.insert::<R>(R::TABLE).await.map(drop);
-        let checked = match columns {
+        let checked = match self.check_columns::<R>().await {
             Ok(()) => self.check_views::<R>().await,
             Err(error) => Err(error),
         };
+        self.table_is_known::<R>(checked)
+    }
+
+    fn table_is_known<R: TableRow>(&self, checked: Result<(), Error>) -> Result<(), MigrateError> {
         checked.map_err(|source| match Trouble::of(&source).class() {
             Class::Fatal => MigrateError::Table { table: R::TABLE, database: self.database.clone(), source },
             _ => self.query_error(source).into(),

@@ -1,18 +1,54 @@
 //! Rows, as they are inserted: one struct per table, its fields named and typed like the columns.
 
+mod binary;
 mod ledger;
 
-use clickhouse::{Row, RowOwned, RowWrite};
-use serde::Serialize;
+use std::borrow::Cow;
+
 use uuid::Uuid;
 
+use binary::Cell;
+
+pub use binary::Column;
+pub(crate) use binary::put_header;
 pub use ledger::LedgerRow;
 
 /// A row of a table.
-pub trait TableRow: RowOwned + RowWrite + for<'a> Row<Value<'a> = Self> + Send + Sync + 'static {
+pub trait TableRow: Send + Sync {
     /// The table.
     const TABLE: &'static str;
+    /// The columns that it fills, in the order in which they are written.
+    const COLUMNS: &'static [Column];
+    /// Appends the row, as RowBinary.
+    fn put(&self, out: &mut Vec<u8>);
 }
+
+/// A struct that is a row, each field with the type of its column beside it.
+macro_rules! table_row {
+    (
+        $table:literal,
+        $(#[$about:meta])*
+        pub struct $row:ident $(<$life:lifetime>)? {
+            $($(#[$said:meta])* pub $column:ident: $cell:ty = $sql:literal,)*
+        }
+    ) => {
+        $(#[$about])*
+        pub struct $row $(<$life>)? {
+            $($(#[$said])* pub $column: $cell,)*
+        }
+
+        impl $(<$life>)? $crate::rows::TableRow for $row $(<$life>)? {
+            const TABLE: &'static str = $table;
+            const COLUMNS: &'static [Column] = &[$(Column { name: stringify!($column), sql: $sql },)*];
+
+            fn put(&self, out: &mut Vec<u8>) {
+                $(self.$column.put(out);)*
+            }
+        }
+    };
+}
+
+use table_row;
 
 /// A row that came from one Kafka record.
 pub trait RecordRow: TableRow {
@@ -43,7 +79,7 @@ macro_rules! record_row {
     };
 }
 
-record_row!(HeartbeatRow, received_at);
+record_row!(HeartbeatRow<'_>, received_at);
 record_row!(ConnectionRow, connected_at);
 record_row!(DeadLetterRow, received_at);
 record_row!(NodeRow, at);
@@ -53,90 +89,90 @@ record_row!(LedgerRow, told_at);
 /// Milliseconds since 1970-01-01 UTC, a `DateTime64(3)`.
 pub type Millis = i64;
 
-/// A row of `heartbeats`; the columns are explained in the schema.
-#[derive(Clone, Debug, PartialEq, Eq, Row, Serialize)]
-#[expect(missing_docs, reason = "explained in migrations/0007_storage.sql")]
-pub struct HeartbeatRow {
-    pub device_id: String,
-    pub device_time: Millis,
-    pub identity: u64,
-    pub received_at: Millis,
-    pub clock: i8,
-    pub claimed_time_ms: Option<i64>,
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub session_id: Uuid,
-    pub node_id: String,
-    pub session_bytes_in: u64,
-    pub session_bytes_out: u64,
-    pub session_messages_in: u64,
-    pub sequence: Option<u64>,
-    pub boot_id: String,
-    pub uptime_s: Option<u64>,
-    pub firmware: String,
-    pub state: String,
-    pub next_s: Option<u32>,
-    pub battery_e2: Option<u16>,
-    pub battery_millivolts: Option<u32>,
-    pub battery_charging: Option<bool>,
-    pub latitude_e6: Option<i32>,
-    pub longitude_e6: Option<i32>,
-    pub altitude_e1: Option<i32>,
-    pub speed_e2: Option<i32>,
-    pub accuracy_e1: Option<i32>,
-    pub rat: String,
-    pub plmn: String,
-    pub cell_id: Option<u64>,
-    pub tac: Option<u32>,
-    pub rssi_e1: Option<i16>,
-    pub rsrp_e1: Option<i16>,
-    pub rsrq_e1: Option<i16>,
-    pub sinr_e1: Option<i16>,
-    pub iccid: String,
-    pub imsi: String,
-    pub imei: String,
-    pub modem_tx_bytes: Option<u64>,
-    pub modem_rx_bytes: Option<u64>,
-    pub extra: String,
-    pub kafka_partition: u32,
-    pub kafka_offset: u64,
+table_row! {
+    "heartbeats",
+    /// A row of `heartbeats`; the columns are explained in the schema.
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    #[expect(missing_docs, reason = "explained in migrations/0007_storage.sql")]
+    pub struct HeartbeatRow<'a> {
+        pub device_id: Cow<'a, str> = "String",
+        pub device_time: Millis = "DateTime64(3, 'UTC')",
+        pub identity: u64 = "UInt64",
+        pub received_at: Millis = "DateTime64(3, 'UTC')",
+        pub clock: i8 = "Enum8('device' = 1, 'gateway' = 2, 'implausible' = 3)",
+        pub claimed_time_ms: Option<i64> = "Nullable(Int64)",
+        pub session_id: Uuid = "UUID",
+        pub node_id: Cow<'a, str> = "LowCardinality(String)",
+        pub session_bytes_in: u64 = "UInt64",
+        pub session_bytes_out: u64 = "UInt64",
+        pub session_messages_in: u64 = "UInt64",
+        pub sequence: Option<u64> = "Nullable(UInt64)",
+        pub boot_id: Cow<'a, str> = "String",
+        pub uptime_s: Option<u64> = "Nullable(UInt64)",
+        pub firmware: Cow<'a, str> = "LowCardinality(String)",
+        pub state: Cow<'a, str> = "LowCardinality(String)",
+        pub next_s: Option<u32> = "Nullable(UInt32)",
+        pub battery_e2: Option<u16> = "Nullable(UInt16)",
+        pub battery_millivolts: Option<u32> = "Nullable(UInt32)",
+        pub battery_charging: Option<bool> = "Nullable(Bool)",
+        pub latitude_e6: Option<i32> = "Nullable(Int32)",
+        pub longitude_e6: Option<i32> = "Nullable(Int32)",
+        pub altitude_e1: Option<i32> = "Nullable(Int32)",
+        pub speed_e2: Option<i32> = "Nullable(Int32)",
+        pub accuracy_e1: Option<i32> = "Nullable(Int32)",
+        pub rat: Cow<'a, str> = "LowCardinality(String)",
+        pub plmn: Cow<'a, str> = "LowCardinality(String)",
+        pub cell_id: Option<u64> = "Nullable(UInt64)",
+        pub tac: Option<u32> = "Nullable(UInt32)",
+        pub rssi_e1: Option<i16> = "Nullable(Int16)",
+        pub rsrp_e1: Option<i16> = "Nullable(Int16)",
+        pub rsrq_e1: Option<i16> = "Nullable(Int16)",
+        pub sinr_e1: Option<i16> = "Nullable(Int16)",
+        pub iccid: Cow<'a, str> = "String",
+        pub imsi: Cow<'a, str> = "String",
+        pub imei: Cow<'a, str> = "String",
+        pub modem_tx_bytes: Option<u64> = "Nullable(UInt64)",
+        pub modem_rx_bytes: Option<u64> = "Nullable(UInt64)",
+        pub extra: Cow<'a, str> = "String",
+        pub kafka_partition: u32 = "UInt32",
+        pub kafka_offset: u64 = "UInt64",
+    }
 }
 
-impl TableRow for HeartbeatRow {
-    const TABLE: &'static str = "heartbeats";
-}
-
-/// A row of `connections`; the columns are explained in the schema.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "explained in migrations/0001_events.sql and 0004_nodes_and_commands.sql")]
-pub struct ConnectionRow {
-    pub device_id: String,
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub session_id: Uuid,
-    pub event: i8,
-    pub at: Millis,
-    pub connected_at: Millis,
-    pub node_id: String,
-    pub epoch: u64,
-    pub peer: String,
-    pub protocol_level: u8,
-    pub clean_start: bool,
-    pub keep_alive_s: u32,
-    pub reason: &'static str,
-    pub detail: String,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    pub messages_in: u64,
-    pub messages_out: u64,
-    pub kafka_partition: u32,
-    pub kafka_offset: u64,
-    pub client_id: String,
-    pub tls_version: String,
-    pub transport: String,
-    pub fleet: String,
-    pub session_expiry_s: u32,
-    pub session_present: bool,
-    pub presence_sequence: u64,
-    pub client_code: u8,
+table_row! {
+    "connections",
+    /// A row of `connections`; the columns are explained in the schema.
+    #[derive(Clone, Debug, PartialEq)]
+    #[expect(missing_docs, reason = "explained in migrations/0001_events.sql and 0004_nodes_and_commands.sql")]
+    pub struct ConnectionRow {
+        pub device_id: String = "String",
+        pub session_id: Uuid = "UUID",
+        pub event: i8 = "Enum8('connected' = 1, 'disconnected' = 2)",
+        pub at: Millis = "DateTime64(3, 'UTC')",
+        pub connected_at: Millis = "DateTime64(3, 'UTC')",
+        pub node_id: String = "LowCardinality(String)",
+        pub epoch: u64 = "UInt64",
+        pub peer: String = "String",
+        pub protocol_level: u8 = "UInt8",
+        pub clean_start: bool = "Bool",
+        pub keep_alive_s: u32 = "UInt32",
+        pub reason: &'static str = "LowCardinality(String)",
+        pub detail: String = "String",
+        pub bytes_in: u64 = "UInt64",
+        pub bytes_out: u64 = "UInt64",
+        pub messages_in: u64 = "UInt64",
+        pub messages_out: u64 = "UInt64",
+        pub kafka_partition: u32 = "UInt32",
+        pub kafka_offset: u64 = "UInt64",
+        pub client_id: String = "String",
+        pub tls_version: String = "LowCardinality(String)",
+        pub transport: String = "LowCardinality(String)",
+        pub fleet: String = "LowCardinality(String)",
+        pub session_expiry_s: u32 = "UInt32",
+        pub session_present: bool = "Bool",
+        pub presence_sequence: u64 = "UInt64",
+        pub client_code: u8 = "UInt8",
+    }
 }
 
 impl ConnectionRow {
@@ -146,27 +182,24 @@ impl ConnectionRow {
     pub const DISCONNECTED: i8 = 2;
 }
 
-impl TableRow for ConnectionRow {
-    const TABLE: &'static str = "connections";
-}
-
-/// A row of `dead_letters`; the columns are explained in the schema.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "explained in migrations/0001_events.sql")]
-pub struct DeadLetterRow {
-    pub received_at: Millis,
-    pub device_id: String,
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub session_id: Uuid,
-    pub node_id: String,
-    pub topic: String,
-    #[serde(serialize_with = "as_string")]
-    pub payload: Vec<u8>,
-    pub reason: &'static str,
-    pub detail: String,
-    pub source: i8,
-    pub kafka_partition: u32,
-    pub kafka_offset: u64,
+table_row! {
+    "dead_letters",
+    /// A row of `dead_letters`; the columns are explained in the schema.
+    #[derive(Clone, Debug, PartialEq)]
+    #[expect(missing_docs, reason = "explained in migrations/0001_events.sql")]
+    pub struct DeadLetterRow {
+        pub received_at: Millis = "DateTime64(3, 'UTC')",
+        pub device_id: String = "String",
+        pub session_id: Uuid = "UUID",
+        pub node_id: String = "LowCardinality(String)",
+        pub topic: String = "String",
+        pub payload: Vec<u8> = "String",
+        pub reason: &'static str = "LowCardinality(String)",
+        pub detail: String = "String",
+        pub source: i8 = "Enum8('gateway' = 1, 'writer' = 2)",
+        pub kafka_partition: u32 = "UInt32",
+        pub kafka_offset: u64 = "UInt64",
+    }
 }
 
 impl DeadLetterRow {
@@ -178,23 +211,22 @@ impl DeadLetterRow {
     pub const REFUSED: &'static str = "refused_by_clickhouse";
 }
 
-impl TableRow for DeadLetterRow {
-    const TABLE: &'static str = "dead_letters";
-}
-
-/// A row of `nodes`; the columns are explained in the schema.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "explained in migrations/0004_nodes_and_commands.sql")]
-pub struct NodeRow {
-    pub node_id: String,
-    pub epoch: u64,
-    pub event: i8,
-    pub at: Millis,
-    pub version: String,
-    pub sessions: u32,
-    pub lost_after_ms: u32,
-    pub kafka_partition: u32,
-    pub kafka_offset: u64,
+table_row! {
+    "nodes",
+    /// A row of `nodes`; the columns are explained in the schema.
+    #[derive(Clone, Debug, PartialEq)]
+    #[expect(missing_docs, reason = "explained in migrations/0004_nodes_and_commands.sql")]
+    pub struct NodeRow {
+        pub node_id: String = "LowCardinality(String)",
+        pub epoch: u64 = "UInt64",
+        pub event: i8 = "Enum8('started' = 1, 'alive' = 2, 'stopping' = 3)",
+        pub at: Millis = "DateTime64(3, 'UTC')",
+        pub version: String = "LowCardinality(String)",
+        pub sessions: u32 = "UInt32",
+        pub lost_after_ms: u32 = "UInt32",
+        pub kafka_partition: u32 = "UInt32",
+        pub kafka_offset: u64 = "UInt64",
+    }
 }
 
 impl NodeRow {
@@ -206,33 +238,26 @@ impl NodeRow {
     pub const STOPPING: i8 = 3;
 }
 
-impl TableRow for NodeRow {
-    const TABLE: &'static str = "nodes";
-}
-
-/// A row of `commands`; the columns are explained in the schema.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "explained in migrations/0004_nodes_and_commands.sql")]
-pub struct CommandRow {
-    pub device_id: String,
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub command_id: Uuid,
-    pub step: i8,
-    pub at: Millis,
-    pub name: String,
-    pub issued_by: String,
-    pub issued_at: Millis,
-    pub expires_at: Millis,
-    pub node_id: String,
-    #[serde(with = "clickhouse::serde::uuid")]
-    pub session_id: Uuid,
-    pub device_code: u8,
-    pub kafka_partition: u32,
-    pub kafka_offset: u64,
-}
-
-impl TableRow for CommandRow {
-    const TABLE: &'static str = "commands";
+table_row! {
+    "commands",
+    /// A row of `commands`; the columns are explained in the schema.
+    #[derive(Clone, Debug, PartialEq)]
+    #[expect(missing_docs, reason = "explained in migrations/0004_nodes_and_commands.sql")]
+    pub struct CommandRow {
+        pub device_id: String = "String",
+        pub command_id: Uuid = "UUID",
+        pub step: i8 = "Enum8('issued' = 1, 'sent' = 2, 'delivered' = 3, 'refused' = 4, 'expired' = 5)",
+        pub at: Millis = "DateTime64(3, 'UTC')",
+        pub name: String = "LowCardinality(String)",
+        pub issued_by: String = "LowCardinality(String)",
+        pub issued_at: Millis = "DateTime64(3, 'UTC')",
+        pub expires_at: Millis = "DateTime64(3, 'UTC')",
+        pub node_id: String = "LowCardinality(String)",
+        pub session_id: Uuid = "UUID",
+        pub device_code: u8 = "UInt8",
+        pub kafka_partition: u32 = "UInt32",
+        pub kafka_offset: u64 = "UInt64",
+    }
 }
 
 /// `stream` of a row: the Kafka topic, in the numbers of the column.
@@ -243,52 +268,45 @@ pub mod stream {
     pub const DEAD_LETTERS: i8 = 2;
 }
 
-/// A row of `batches`; the columns are explained in the schema.
-#[derive(Clone, Debug, Default, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "explained in migrations/0005_batches.sql")]
-pub struct BatchRow {
-    pub stream: i8,
-    pub partition: u32,
-    pub first_offset: u64,
-    pub last_offset: u64,
-    pub content: u64,
-    pub records: u32,
-    pub produced_at: Millis,
-    pub landed_at: Millis,
-    pub attempts: u32,
-    pub replayed: bool,
-    pub found: u32,
-    pub refused: u32,
-    /// Seconds since 1970.
-    pub last_minute: u32,
-    pub node_ids: Vec<String>,
-    /// Seconds since 1970.
-    pub minutes: Vec<u32>,
-    pub heartbeats: Vec<u32>,
-    pub others: Vec<u32>,
-    pub dead_letters: Vec<u32>,
+table_row! {
+    "batches",
+    /// A row of `batches`; the columns are explained in the schema.
+    #[derive(Clone, Debug, Default, PartialEq)]
+    #[expect(missing_docs, reason = "explained in migrations/0005_batches.sql")]
+    pub struct BatchRow {
+        pub stream: i8 = "Enum8('events' = 1, 'dead_letters' = 2)",
+        pub partition: u32 = "UInt32",
+        pub first_offset: u64 = "UInt64",
+        pub last_offset: u64 = "UInt64",
+        pub content: u64 = "UInt64",
+        pub records: u32 = "UInt32",
+        pub produced_at: Millis = "DateTime64(3, 'UTC')",
+        pub landed_at: Millis = "DateTime64(3, 'UTC')",
+        pub attempts: u32 = "UInt32",
+        pub replayed: bool = "Bool",
+        pub found: u32 = "UInt32",
+        pub refused: u32 = "UInt32",
+        /// Seconds since 1970.
+        pub last_minute: u32 = "DateTime('UTC')",
+        pub node_ids: Vec<String> = "Array(LowCardinality(String))",
+        /// Seconds since 1970.
+        pub minutes: Vec<u32> = "Array(DateTime('UTC'))",
+        pub heartbeats: Vec<u32> = "Array(UInt32)",
+        pub others: Vec<u32> = "Array(UInt32)",
+        pub dead_letters: Vec<u32> = "Array(UInt32)",
+    }
 }
 
-impl TableRow for BatchRow {
-    const TABLE: &'static str = "batches";
-}
-
-/// A row of `ingest_gaps`; the columns are explained in the schema.
-#[derive(Clone, Debug, PartialEq, Row, Serialize)]
-#[expect(missing_docs, reason = "explained in migrations/0005_batches.sql")]
-pub struct GapRow {
-    pub stream: i8,
-    pub partition: u32,
-    pub first_offset: u64,
-    pub last_offset: u64,
-    pub found_at: Millis,
-}
-
-impl TableRow for GapRow {
-    const TABLE: &'static str = "ingest_gaps";
-}
-
-/// A ClickHouse `String` holds any bytes.
-fn as_string<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bytes(bytes)
+table_row! {
+    "ingest_gaps",
+    /// A row of `ingest_gaps`; the columns are explained in the schema.
+    #[derive(Clone, Debug, PartialEq)]
+    #[expect(missing_docs, reason = "explained in migrations/0005_batches.sql")]
+    pub struct GapRow {
+        pub stream: i8 = "Enum8('events' = 1, 'dead_letters' = 2)",
+        pub partition: u32 = "UInt32",
+        pub first_offset: u64 = "UInt64",
+        pub last_offset: u64 = "UInt64",
+        pub found_at: Millis = "DateTime64(3, 'UTC')",
+    }
 }

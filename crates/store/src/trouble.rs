@@ -87,7 +87,11 @@ impl Trouble {
         if text.contains("No space left on device") {
             return Self::DiskFull;
         }
-        code(text).map_or(Self::Other, Self::coded)
+        match code(text) {
+            // INCORRECT_DATA, and not of a row: the types that come before the rows are not those of the table.
+            Some(117) if text.contains("(while reading header)") => Self::Schema,
+            code => code.map_or(Self::Other, Self::coded),
+        }
     }
 
     /// By the numbers of ClickHouse's `ErrorCodes.cpp`.
@@ -140,6 +144,9 @@ mod tests {
             "Code: 75. DB::ErrnoException: Cannot write to file: errno: 28, strerror: No space left on device",
         );
         assert_eq!(full, Trouble::DiskFull);
+        let header =
+            said("Code: 117. DB::Exception: Type of 's' must be Int32, not UInt32: (while reading header)");
+        assert_eq!((header, said("Code: 117. DB::Exception: bad row")), (Trouble::Schema, Trouble::Rows));
         assert_eq!(said("Code: 469. DB::Exception: Constraint x is violated").class(), Class::Part);
         assert_eq!(said("bad gateway").class(), Class::Retry);
         assert_eq!(Trouble::of(&Error::TimedOut), Trouble::NoAnswer);

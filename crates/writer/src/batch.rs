@@ -115,8 +115,8 @@ impl Batch {
         self.payloads.extend_from_slice(record.payload);
         let end = self.payloads.len();
         self.records.push(Entry { offset: record.offset, produced_at_ms: record.produced_at_ms, end });
-        // Its bytes, and its row, whose texts are those of the record in allocations of their own.
-        self.bytes += size_of::<Entry>() + size_of::<HeartbeatRow>() + 2 * record.payload.len();
+        // Its bytes, and its row; where that is not read in place, its texts are allocations of their own.
+        self.bytes += size_of::<Entry>() + size_of::<HeartbeatRow<'_>>() + 2 * record.payload.len();
     }
 
     /// How many records.

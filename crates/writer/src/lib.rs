@@ -34,6 +34,7 @@
 mod batch;
 mod config;
 mod driver;
+mod heartbeat;
 mod insert;
 mod lane;
 pub mod ledger;

@@ -13,7 +13,7 @@ const DETAIL_MAX: usize = 500;
 
 /// The row of one record.
 pub(crate) enum Row {
-    Heartbeat(Box<HeartbeatRow>),
+    Heartbeat(Box<HeartbeatRow<'static>>),
     Connection(ConnectionRow),
     DeadLetter(DeadLetterRow),
     Node(NodeRow),
@@ -32,13 +32,13 @@ pub(crate) struct Input<'a> {
 
 /// Where a record stands.
 #[derive(Clone, Copy)]
-struct Place {
-    kafka_partition: u32,
-    kafka_offset: u64,
+pub(crate) struct Place {
+    pub kafka_partition: u32,
+    pub kafka_offset: u64,
 }
 
 impl Place {
-    fn of(record: &Input<'_>) -> Self {
+    pub(crate) fn of(record: &Input<'_>) -> Self {
         Self {
             kafka_partition: record.lane.partition.0.unsigned_abs(),
             kafka_offset: record.offset.0.unsigned_abs(),
@@ -63,7 +63,8 @@ pub(crate) fn is_heartbeat(payload: &[u8]) -> bool {
     matches!(event_row(payload, nowhere), Ok(Row::Heartbeat(_)))
 }
 
-fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
+/// The row of an event of any kind, written in whatever way the wire format allows.
+pub(crate) fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
     let event = Event::decode(payload).map_err(|error| error.to_string())?;
     let session_id = match (&event.kind, event.session_id.is_empty()) {
         // A node has no session, and a command has none before it goes out.
@@ -128,22 +129,22 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
             let (radio, sim, usage) =
                 (radio.unwrap_or_default(), sim.unwrap_or_default(), usage.unwrap_or_default());
             Ok(Row::Heartbeat(Box::new(HeartbeatRow {
-                device_id: event.device_id,
+                device_id: event.device_id.into(),
                 device_time: heartbeat.device_time_ms,
                 identity: heartbeat.identity,
                 received_at: event.received_at_ms,
                 clock: clock(heartbeat.clock)?,
                 claimed_time_ms: heartbeat.claimed_time_ms,
                 session_id,
-                node_id: event.node_id,
+                node_id: event.node_id.into(),
                 session_bytes_in: traffic.bytes_in,
                 session_bytes_out: traffic.bytes_out,
                 session_messages_in: traffic.messages_in,
                 sequence: heartbeat.sequence,
-                boot_id: heartbeat.boot_id.unwrap_or_default(),
+                boot_id: heartbeat.boot_id.unwrap_or_default().into(),
                 uptime_s: heartbeat.uptime_s,
-                firmware: heartbeat.firmware.unwrap_or_default(),
-                state: heartbeat.state.unwrap_or_default(),
+                firmware: heartbeat.firmware.unwrap_or_default().into(),
+                state: heartbeat.state.unwrap_or_default().into(),
                 next_s: heartbeat.next_s,
                 battery_e2: scaled::percent_e2(battery.percent),
                 battery_millivolts: battery.millivolts,
@@ -153,20 +154,20 @@ fn event_row(payload: &[u8], place: Place) -> Result<Row, String> {
                 altitude_e1: scaled::wide(position.altitude_m, 10.0),
                 speed_e2: scaled::wide(position.speed_mps, 100.0),
                 accuracy_e1: scaled::wide(position.accuracy_m, 10.0),
-                rat: radio.rat.unwrap_or_default(),
-                plmn: radio.plmn.unwrap_or_default(),
+                rat: radio.rat.unwrap_or_default().into(),
+                plmn: radio.plmn.unwrap_or_default().into(),
                 cell_id: radio.cell_id,
                 tac: radio.tac,
                 rssi_e1: scaled::tenths(radio.rssi_dbm),
                 rsrp_e1: scaled::tenths(radio.rsrp_dbm),
                 rsrq_e1: scaled::tenths(radio.rsrq_db),
                 sinr_e1: scaled::tenths(radio.sinr_db),
-                iccid: sim.iccid.unwrap_or_default(),
-                imsi: sim.imsi.unwrap_or_default(),
-                imei: sim.imei.unwrap_or_default(),
+                iccid: sim.iccid.unwrap_or_default().into(),
+                imsi: sim.imsi.unwrap_or_default().into(),
+                imei: sim.imei.unwrap_or_default().into(),
                 modem_tx_bytes: usage.tx_bytes,
                 modem_rx_bytes: usage.rx_bytes,
-                extra: heartbeat.extra_json,
+                extra: heartbeat.extra_json.into(),
                 kafka_partition: place.kafka_partition,
                 kafka_offset: place.kafka_offset,
             })))
@@ -312,7 +313,7 @@ fn session_id(bytes: &[u8]) -> Result<Uuid, String> {
 }
 
 /// The numbers of the column's `Enum8` are those of the protobuf enum.
-fn clock(clock: i32) -> Result<i8, String> {
+pub(crate) fn clock(clock: i32) -> Result<i8, String> {
     match v1::Clock::try_from(clock) {
         Ok(v1::Clock::Unspecified) | Err(_) => Err(format!("clock {clock} is not known")),
         Ok(known) => Ok(known as i8),

@@ -7,13 +7,14 @@ use store::rows::{
 };
 
 use crate::batch::Batch;
-use crate::row::{self, Input, Row};
+use crate::heartbeat;
+use crate::row::{self, Input, Place, Row};
 
 const MINUTE_MS: i64 = 60_000;
 
-/// What a batch becomes. The same batch becomes the same rows, whoever makes them.
-pub(crate) struct Rows {
-    pub heartbeats: Vec<HeartbeatRow>,
+/// What a batch becomes. The same batch becomes the same rows, whoever makes them. The texts of heartbeats are those of the batch.
+pub(crate) struct Rows<'a> {
+    pub heartbeats: Vec<HeartbeatRow<'a>>,
     pub connections: Vec<ConnectionRow>,
     pub dead_letters: Vec<DeadLetterRow>,
     pub nodes: Vec<NodeRow>,
@@ -32,8 +33,8 @@ enum Count {
     DeadLetter,
 }
 
-impl Rows {
-    pub(crate) fn of(batch: &Batch) -> Self {
+impl<'a> Rows<'a> {
+    pub(crate) fn of(batch: &'a Batch) -> Self {
         let stream = match batch.lane.stream {
             Stream::DeadLetters => stream::DEAD_LETTERS,
             Stream::Events | Stream::Commands => stream::EVENTS,
@@ -66,58 +67,34 @@ impl Rows {
             },
         };
         for record in batch.records() {
+            if let Some(row) = plain_heartbeat(&record, &mut rows.heartbeats) {
+                count(&mut rows.batch, &row.node_id, row.received_at, Count::Heartbeat);
+                continue;
+            }
             match row::of(&record) {
                 Row::Heartbeat(row) => {
-                    rows.count(&row.node_id, row.received_at, Count::Heartbeat);
+                    count(&mut rows.batch, &row.node_id, row.received_at, Count::Heartbeat);
                     rows.heartbeats.push(*row);
                 }
                 Row::Connection(row) => {
-                    rows.count(&row.node_id, row.at, Count::Other);
+                    count(&mut rows.batch, &row.node_id, row.at, Count::Other);
                     rows.connections.push(row);
                 }
                 Row::DeadLetter(row) => {
-                    rows.count(&row.node_id, row.received_at, Count::DeadLetter);
+                    count(&mut rows.batch, &row.node_id, row.received_at, Count::DeadLetter);
                     rows.dead_letters.push(row);
                 }
                 // A node cannot count its own last word: what it tells of itself stands outside the ledger.
                 Row::Node(row) => rows.nodes.push(row),
                 Row::Ledger(row) => rows.ledgers.push(row),
                 Row::Command(row) => {
-                    rows.count(&row.node_id, row.at, Count::Other);
+                    count(&mut rows.batch, &row.node_id, row.at, Count::Other);
                     rows.commands.push(row);
                 }
             }
         }
         rows.batch.last_minute = rows.batch.minutes.iter().copied().max().unwrap_or_default();
         rows
-    }
-
-    /// The gateways of a batch are few, and its minutes one or two: what it looks for is among the last.
-    fn count(&mut self, node_id: &str, at: Millis, what: Count) {
-        let minute = at.div_euclid(MINUTE_MS).saturating_mul(60);
-        let minute = u32::try_from(minute.max(0)).unwrap_or(u32::MAX);
-        let batch = &mut self.batch;
-        let known = batch.node_ids.iter().zip(&batch.minutes);
-        let known = known.rev().position(|(node, counted)| *counted == minute && node == node_id);
-        let place = match known {
-            Some(from_the_end) => batch.minutes.len() - 1 - from_the_end,
-            None => {
-                batch.node_ids.push(node_id.to_owned());
-                batch.minutes.push(minute);
-                batch.heartbeats.push(0);
-                batch.others.push(0);
-                batch.dead_letters.push(0);
-                batch.minutes.len() - 1
-            }
-        };
-        let counts = match what {
-            Count::Heartbeat => &mut batch.heartbeats,
-            Count::Other => &mut batch.others,
-            Count::DeadLetter => &mut batch.dead_letters,
-        };
-        if let Some(count) = counts.get_mut(place) {
-            *count += 1;
-        }
     }
 
     /// Rows in the tables that hold records.
@@ -131,25 +108,67 @@ impl Rows {
     }
 }
 
+/// The gateways of a batch are few, and its minutes one or two: what it looks for is among the last.
+fn count(batch: &mut BatchRow, node_id: &str, at: Millis, what: Count) {
+    let minute = at.div_euclid(MINUTE_MS).saturating_mul(60);
+    let minute = u32::try_from(minute.max(0)).unwrap_or(u32::MAX);
+    let known = batch.node_ids.iter().zip(&batch.minutes);
+    let known = known.rev().position(|(node, counted)| *counted == minute && node == node_id);
+    let place = match known {
+        Some(from_the_end) => batch.minutes.len() - 1 - from_the_end,
+        None => {
+            batch.node_ids.push(node_id.to_owned());
+            batch.minutes.push(minute);
+            batch.heartbeats.push(0);
+            batch.others.push(0);
+            batch.dead_letters.push(0);
+            batch.minutes.len() - 1
+        }
+    };
+    let counts = match what {
+        Count::Heartbeat => &mut batch.heartbeats,
+        Count::Other => &mut batch.others,
+        Count::DeadLetter => &mut batch.dead_letters,
+    };
+    if let Some(count) = counts.get_mut(place) {
+        *count += 1;
+    }
+}
+
+/// Adds the row of a heartbeat that can be read in place: of nearly every record.
+fn plain_heartbeat<'a, 'r>(
+    record: &Input<'a>,
+    rows: &'r mut Vec<HeartbeatRow<'a>>,
+) -> Option<&'r HeartbeatRow<'a>> {
+    match record.lane.stream {
+        Stream::Events => heartbeat::read(record.payload, Place::of(record), rows),
+        Stream::DeadLetters | Stream::Commands => None,
+    }
+}
+
 /// The rows of some events, made as the writer makes them.
 #[derive(Clone, Debug, Default)]
-pub struct EventRows {
+pub struct EventRows<'a> {
     /// Rows of `heartbeats`.
-    pub heartbeats: Vec<HeartbeatRow>,
+    pub heartbeats: Vec<HeartbeatRow<'a>>,
     /// Rows of `connections`.
     pub connections: Vec<ConnectionRow>,
     /// Rows of `nodes`.
     pub nodes: Vec<NodeRow>,
 }
 
-impl EventRows {
+impl<'a> EventRows<'a> {
     /// The rows of encoded events that stand in partition 0 of their topic at these offsets. For whoever has a history and no Kafka;
     /// commands, ledgers and what is no event are left out.
-    pub fn of<'a>(records: impl Iterator<Item = (i64, &'a [u8])>) -> Self {
+    pub fn of(records: impl Iterator<Item = (i64, &'a [u8])>) -> Self {
         let lane = Lane { stream: Stream::Events, partition: Partition(0) };
         let mut rows = Self::default();
         for (offset, payload) in records {
-            match row::of(&Input { lane, offset: Offset(offset), produced_at_ms: 0, payload }) {
+            let record = Input { lane, offset: Offset(offset), produced_at_ms: 0, payload };
+            if plain_heartbeat(&record, &mut rows.heartbeats).is_some() {
+                continue;
+            }
+            match row::of(&record) {
                 Row::Heartbeat(row) => rows.heartbeats.push(*row),
                 Row::Connection(row) => rows.connections.push(row),
                 Row::Node(row) => rows.nodes.push(row),

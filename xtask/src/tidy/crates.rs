@@ -42,7 +42,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("xtask", &["devstack"]),
     ("system-tests", &["*"]),
     ("oracle", &["*"]),
-    ("benches", &["broker", "mqtt", "decode", "event"]),
+    ("benches", &["broker", "mqtt", "decode", "event", "store", "writer"]),
 ];
 
 /// Crates that any crate's tests may use.

@@ -8,6 +8,7 @@ mod ledger;
 mod moving;
 mod registry;
 mod report;
+mod rows;
 mod trouble;
 mod truth;
 mod upgrade;

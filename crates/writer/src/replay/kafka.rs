@@ -172,7 +172,7 @@ impl Bringing<'_> {
     }
 
     /// What stands, asked again for as long as there is patience.
-    async fn asked(&self, rows: &Rows) -> Result<(Vec<(&'static str, Tally)>, Replaced), ReplayError> {
+    async fn asked(&self, rows: &Rows<'_>) -> Result<(Vec<(&'static str, Tally)>, Replaced), ReplayError> {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.ask(rows).await {
@@ -186,7 +186,7 @@ impl Bringing<'_> {
         }
     }
 
-    async fn ask(&self, rows: &Rows) -> Result<(Vec<(&'static str, Tally)>, Replaced), AskError> {
+    async fn ask(&self, rows: &Rows<'_>) -> Result<(Vec<(&'static str, Tally)>, Replaced), AskError> {
         let mut replaced = Replaced::new();
         let heartbeats = self.missing(&rows.heartbeats).await?;
         for rows in heartbeats.chunks(KEYS_AT_ONCE) {
@@ -194,7 +194,7 @@ impl Bringing<'_> {
             let standing: HashSet<HeartbeatKey> =
                 self.store.standing_heartbeats(&keys).await?.into_iter().collect();
             let again = rows.iter().filter(|row| standing.contains(&key(row)));
-            replaced.extend(again.map(|row| (HeartbeatRow::TABLE, row.kafka_offset)));
+            replaced.extend(again.map(|row| (<HeartbeatRow<'_>>::TABLE, row.kafka_offset)));
         }
         let ledgers = self.missing(&rows.ledgers).await?;
         if let (Some(first), Some(last)) =
@@ -255,6 +255,10 @@ impl Bringing<'_> {
     }
 }
 
-fn key(row: &HeartbeatRow) -> HeartbeatKey {
-    HeartbeatKey { device_id: row.device_id.clone(), device_time: row.device_time, identity: row.identity }
+fn key(row: &HeartbeatRow<'_>) -> HeartbeatKey {
+    HeartbeatKey {
+        device_id: row.device_id.to_string(),
+        device_time: row.device_time,
+        identity: row.identity,
+    }
 }
