@@ -44,18 +44,16 @@ impl Store {
         rows: impl ExactSizeIterator<Item = &'r R>,
         token: &str,
     ) -> Result<(), InsertError> {
+        let mut rows: Vec<&R> = rows.collect();
         let count = rows.len();
         if count == 0 {
             return Ok(());
         }
-        self.try_insert(rows, token).await.map_err(|source| self.insert_error::<R>(count, source))
+        R::arrange(&mut rows);
+        self.try_insert(&rows, token).await.map_err(|source| self.insert_error::<R>(count, source))
     }
 
-    async fn try_insert<'r, R: TableRow + 'r>(
-        &self,
-        rows: impl Iterator<Item = &'r R>,
-        token: &str,
-    ) -> Result<(), Error> {
+    async fn try_insert<R: TableRow>(&self, rows: &[&R], token: &str) -> Result<(), Error> {
         let mut insert = self
             .client
             .insert_formatted_with(statement::<R>())

@@ -4,7 +4,7 @@ use super::binary::{Cell, Column};
 use super::{Millis, table_row};
 
 table_row! {
-    "node_ledgers",
+    "node_ledgers";
     /// A row of `node_ledgers`; the columns are explained in the schema.
     #[derive(Clone, Debug, Default, PartialEq)]
     #[expect(missing_docs, reason = "explained in migrations/0006_ledger.sql")]

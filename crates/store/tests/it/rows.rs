@@ -94,6 +94,28 @@ async fn a_heartbeat_is_read_back_as_it_was_written() {
 }
 
 #[tokio::test]
+async fn heartbeats_go_out_in_the_order_of_their_table_in_whatever_order_they_come() {
+    let database = Database::of("arranged_rows");
+    let store = database.store();
+    store.migrate().await.expect("migrated");
+    let rows: Vec<HeartbeatRow<'_>> = (0..500_u64)
+        .map(|number| HeartbeatRow {
+            device_id: format!("scooter-{}", number * 7 % 500).into(),
+            kafka_offset: number,
+            ..heartbeat()
+        })
+        .collect();
+    store.insert(rows.iter(), &database.name).await.expect("landed");
+    database.ask("SYSTEM FLUSH LOGS");
+    let sorted = format!(
+        "SELECT ProfileEvents['MergeTreeDataWriterBlocks'], ProfileEvents['MergeTreeDataWriterBlocksAlreadySorted'] \
+         FROM system.query_log WHERE type = 'QueryFinish' AND Settings['insert_deduplication_token'] = '{}'",
+        database.name
+    );
+    assert_eq!(database.ask(&sorted), "3\t3", "of the table and the targets of its two views");
+}
+
+#[tokio::test]
 async fn a_row_of_any_other_table_is_read_back_as_it_was_written() {
     let database = Database::of("other_rows");
     let store = database.store();
