@@ -1,5 +1,7 @@
 //! Rows, read back as they were written; and tables that are not as they are written for.
 
+use std::time::{Duration, Instant};
+
 use store::rows::{
     BatchRow, CommandRow, ConnectionRow, DeadLetterRow, GapRow, HeartbeatRow, LedgerRow, NodeRow, TableRow,
     stream,
@@ -11,6 +13,8 @@ use crate::database::Database;
 
 const SESSION: Uuid = Uuid::from_u128(0x0019_b768_0fb9_0700_0800_0000_0000_0001);
 const AT: i64 = 1_800_000_000_123;
+/// Until a statement that was answered stands in the server's log.
+const NOTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// What stands of a row's columns after it was inserted.
 async fn standing<R: TableRow>(database: &Database, store: &Store, row: &R) -> String {
@@ -106,13 +110,19 @@ async fn heartbeats_go_out_in_the_order_of_their_table_in_whatever_order_they_co
         })
         .collect();
     store.insert(rows.iter(), &database.name).await.expect("landed");
-    database.ask("SYSTEM FLUSH LOGS");
     let sorted = format!(
         "SELECT ProfileEvents['MergeTreeDataWriterBlocks'], ProfileEvents['MergeTreeDataWriterBlocksAlreadySorted'] \
          FROM system.query_log WHERE type = 'QueryFinish' AND Settings['insert_deduplication_token'] = '{}'",
         database.name
     );
-    assert_eq!(database.ask(&sorted), "3\t3", "of the table and the targets of its two views");
+    // The server notes what a statement did after it has answered.
+    let deadline = Instant::now() + NOTED_WITHIN;
+    let mut noted = String::new();
+    while noted.is_empty() && Instant::now() < deadline {
+        database.ask("SYSTEM FLUSH LOGS");
+        noted = database.ask(&sorted);
+    }
+    assert_eq!(noted, "3\t3", "of the table and the targets of its two views");
 }
 
 #[tokio::test]
