@@ -21,7 +21,8 @@ pub trait TableRow: Send + Sync {
     const COLUMNS: &'static [Column];
     /// Appends the row, as RowBinary.
     fn put(&self, out: &mut Vec<u8>);
-    /// Brings the rows of an insert into the order of the table, where it pays; in any other they land as well.
+    /// Brings the rows of an insert into the order of the table, where it pays; in any other they land as well. Copies stay in the order in
+    /// which they came: of those that came in within a second the table keeps the last.
     fn arrange(_rows: &mut [&Self])
     where
         Self: Sized,
@@ -52,7 +53,7 @@ macro_rules! table_row {
             }
 
             $(fn arrange(rows: &mut [&Self]) {
-                rows.sort_unstable_by(|one, other| ($(&one.$place,)+).cmp(&($(&other.$place,)+)));
+                rows.sort_by(|one, other| ($(&one.$place,)+).cmp(&($(&other.$place,)+)));
             })?
         }
     };
@@ -320,5 +321,24 @@ table_row! {
         pub first_offset: u64 = "UInt64",
         pub last_offset: u64 = "UInt64",
         pub found_at: Millis = "DateTime64(3, 'UTC')",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_go_out_in_order_and_copies_as_they_came() {
+        let row = |number: u64| HeartbeatRow {
+            device_id: if number.is_multiple_of(3) { "b" } else { "a" }.into(),
+            kafka_offset: number,
+            ..HeartbeatRow::default()
+        };
+        let came: Vec<HeartbeatRow<'_>> = (0..200).map(row).collect();
+        let mut rows: Vec<&HeartbeatRow<'_>> = came.iter().collect();
+        HeartbeatRow::arrange(&mut rows);
+        let places: Vec<_> = rows.iter().map(|row| (&*row.device_id, row.kafka_offset)).collect();
+        assert!(places.is_sorted() && places.len() == 200, "{places:?}");
     }
 }
