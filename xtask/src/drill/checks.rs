@@ -19,6 +19,8 @@ const LAG_MAX: Duration = Duration::from_secs(90);
 /// A minute of the ledger has to be over before it can be judged.
 const LEDGER_WAIT: &str = "90s";
 const LAG_PAUSE: Duration = Duration::from_secs(1);
+/// Rows that are told of a difference: enough to see of which kind it is.
+const TOLD_MAX: u32 = 20;
 
 /// A claim and what was found.
 #[derive(Clone, Debug)]
@@ -181,11 +183,13 @@ pub(crate) fn usage(ask: &ClickHouse, programs: &Programs, clickhouse: &str) -> 
         ask.run(&format!("TRUNCATE TABLE fleetpulse.{table}"))?;
     }
     settle()?;
-    let differing = ask.number(
-        "SELECT count() FROM ((SELECT * FROM recomputed.device_hours EXCEPT SELECT * FROM fleetpulse.device_hours) \
-         UNION ALL (SELECT * FROM fleetpulse.device_hours EXCEPT SELECT * FROM recomputed.device_hours))",
-    )?;
-    let mut finding = Finding::none("hours of usage that differ from a settling of all rows", differing, "");
+    let differing = "(SELECT 'bit by bit' AS settled, * FROM (SELECT * FROM recomputed.device_hours EXCEPT SELECT * FROM fleetpulse.device_hours) \
+         UNION ALL SELECT 'at once', * FROM (SELECT * FROM fleetpulse.device_hours EXCEPT SELECT * FROM recomputed.device_hours))";
+    let count = ask.number(&format!("SELECT count() FROM {differing}"))?;
+    // What is in the tables goes with them: the rows themselves are all that is left to look for the reason in.
+    let rows = format!("SELECT formatRowNoNewline('JSONEachRow', *) FROM {differing} LIMIT {TOLD_MAX}");
+    let rows = if count == 0 { String::new() } else { ask.column(&rows)?.join("; ") };
+    let mut finding = Finding::none("hours of usage that differ from a settling of all rows", count, &rows);
     if kept == 0 {
         finding.holds = false;
         "there is no usage".clone_into(&mut finding.found);
