@@ -29,14 +29,15 @@ const WHOLE: &str = "
         AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})";
 /// Those of the last hours. Every copy of such a heartbeat came since then, too: of a clock that is not ahead, and of what was not
 /// taken before. Of one that nobody knows the time of, copies of before are not seen: it counts once more where it comes again hours
-/// later. Without `FINAL`, under which ClickHouse looks into every part of the table, however old.
+/// later. Without `FINAL`, under which ClickHouse looks into every part of the table, however old. Of copies that came in within one second
+/// that keeps the last, which has the greatest offset; so does this, or the same hours would not be settled alike in both ways.
 const NEAR: &str = "
     SELECT * FROM heartbeats
     WHERE device_id >= {first:String} AND device_id <= {last:String}
         AND device_id IN (SELECT device_id FROM settle_touched WHERE run = {run:UInt64} AND late = {late:UInt8})
         AND received_at >= toDateTime({near:UInt32}, 'UTC')
         AND (device_time >= toDateTime({near:UInt32}, 'UTC') OR device_time = toDateTime64(0, 3, 'UTC'))
-    ORDER BY device_id, device_time, identity, precedence DESC
+    ORDER BY device_id, device_time, identity, precedence DESC, kafka_offset DESC
     LIMIT 1 BY device_id, device_time, identity";
 
 /// How sessions of a slice ended. A copy tells the same.

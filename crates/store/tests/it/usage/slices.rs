@@ -1,5 +1,8 @@
 //! More than is read, folded and written at a time.
 
+use store::rows::HeartbeatRow;
+use uuid::{NoContext, Timestamp, Uuid};
+
 use super::history::{END_COLUMNS, HEARTBEAT_COLUMNS};
 use crate::database::Database;
 
@@ -100,6 +103,53 @@ fn a_device_that_tells_too_much_is_left_as_it_was_and_its_neighbours_are_settled
          (SELECT device_id, sum(heartbeats) AS heartbeats FROM device_hours GROUP BY device_id ORDER BY device_id)",
     );
     assert_eq!(counted, "[('before',1000),('floods',499),('later',1000)]");
+}
+
+#[test]
+fn of_copies_that_came_within_a_second_the_same_one_counts_in_both_ways_of_reading() {
+    let database = Database::of("usage_copies");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let store = database.store();
+    runtime.block_on(store.migrate()).expect("migrated");
+    let now_ms = super::now_ms();
+    let heartbeat = |taken_ms: i64, received_ms: i64, bytes: u64| {
+        let began_s = u64::try_from(received_ms / 1_000).expect("after 1970");
+        HeartbeatRow {
+            device_id: "twice".into(),
+            device_time: taken_ms,
+            identity: 7,
+            received_at: received_ms,
+            clock: 1,
+            session_id: Uuid::new_v7(Timestamp::from_unix(NoContext, began_s, 0)),
+            session_bytes_in: bytes,
+            session_messages_in: 1,
+            modem_tx_bytes: Some(1_000),
+            kafka_offset: bytes,
+            ..HeartbeatRow::default()
+        }
+    };
+    // What it told a day ago is known, and was stored so long ago: the last hours are enough for what comes now.
+    let before_ms = now_ms - 20 * 3_600_000;
+    let insert = |rows: &[HeartbeatRow<'_>], token: &str| {
+        runtime.block_on(store.insert(rows.iter(), token)).expect("landed");
+    };
+    insert(&[heartbeat(before_ms, before_ms + 50, 1)], "before");
+    runtime.block_on(store.settle()).expect("settled");
+    database
+        .ask("ALTER TABLE heartbeats UPDATE stored_at = now() - 3600 WHERE true SETTINGS mutations_sync = 2");
+    // Sent again over a new connection, and in the same batch.
+    let told_ms = now_ms - 60_000;
+    insert(&[heartbeat(told_ms, told_ms + 100, 2), heartbeat(told_ms, told_ms + 500, 3)], "twice");
+    let settled = runtime.block_on(store.settle()).expect("settled");
+    assert_eq!((settled.devices, settled.late), (1, 0), "out of the last hours");
+    let hours = "SELECT source, counter, hour, heartbeats, tx_bytes, rx_bytes, messages FROM usage_hours FINAL \
+                 WHERE heartbeats + tx_bytes > 0 ORDER BY ALL";
+    let near = database.ask(hours);
+    database.ask("TRUNCATE TABLE settle_runs");
+    database.ask("TRUNCATE TABLE usage_hours");
+    let settled = runtime.block_on(store.settle()).expect("settled");
+    assert_eq!((settled.devices, settled.late), (1, 1), "out of all");
+    assert_eq!(database.ask(hours), near);
 }
 
 /// A part of what a device tells: a reading a minute until `until_s`, and an end of a session after each 500.
