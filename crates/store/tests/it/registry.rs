@@ -3,22 +3,27 @@
 use crate::database::Database;
 
 /// A database whose SIMs are looked at.
-struct Sims(Database);
-
-/// Minutes ago, as ClickHouse reads it.
-fn ago(minutes: u32) -> String {
-    format!("now64(3) - INTERVAL {minutes} MINUTE")
+struct Sims {
+    database: Database,
+    /// What every "minutes ago" is counted from, so that spans are exact however slowly a test goes.
+    began_ms: i64,
 }
 
 impl Sims {
     async fn of(test: &str) -> Self {
         let database = Database::of(&format!("registry_{test}"));
         database.store().migrate().await.expect("migrated");
-        Self(database)
+        let began_ms = database.ask("SELECT toUnixTimestamp64Milli(now64(3))").parse().expect("milliseconds");
+        Self { database, began_ms }
     }
 
     fn ask(&self, statement: &str) -> String {
-        self.0.ask(statement)
+        self.database.ask(statement)
+    }
+
+    /// Minutes before the test began, as ClickHouse reads it.
+    fn ago(&self, minutes: u32) -> String {
+        format!("fromUnixTimestamp64Milli({})", self.began_ms - i64::from(minutes) * 60_000)
     }
 
     fn registered(&self, iccids: &[&str]) {
@@ -36,7 +41,7 @@ impl Sims {
     fn state(&self, iccid: &str, state: &str, minutes_ago: u32) {
         self.ask(&format!(
             "INSERT INTO sim_states (iccid, since, state, version) VALUES ('{iccid}', {}, '{state}', 1)",
-            ago(minutes_ago)
+            self.ago(minutes_ago)
         ));
     }
 
@@ -50,8 +55,8 @@ impl Sims {
         self.ask(&format!(
             "INSERT INTO heartbeats (device_id, device_time, identity, received_at, clock, imei, iccid, latitude_e6, longitude_e6) VALUES \
              ('{device}', {}, {taken}, {}, 'device', '{imei}', '{iccid}', {}, 13000000)",
-            ago(taken),
-            ago(arrived),
+            self.ago(taken),
+            self.ago(arrived),
             // A degree of latitude, about 111 km, for each further letter.
             (50 + u32::from(device.as_bytes()[0] % 8)) * 1_000_000
         ));
@@ -59,7 +64,7 @@ impl Sims {
 
     /// The findings, once what was told has been seen.
     async fn findings(&self) -> Vec<String> {
-        self.0.store().record_sim_sightings(0).await.expect("recorded");
+        self.database.store().record_sim_sightings(0).await.expect("recorded");
         self.found()
     }
 
@@ -90,9 +95,9 @@ async fn a_fleet_in_order_has_no_finding_and_sightings_are_the_same_however_ofte
     // What was stored before is not looked at, and one that comes late widens the span to both sides.
     let now = sims.ask("SELECT toUnixTimestamp(now()) + 3600").parse().expect("seconds");
     sims.told("a", "m1", "s1", 90);
-    sims.0.store().record_sim_sightings(now).await.expect("recorded");
+    sims.database.store().record_sim_sightings(now).await.expect("recorded");
     assert_eq!(sims.ask(sightings), once);
-    sims.0.store().record_sim_sightings(0).await.expect("recorded");
+    sims.database.store().record_sim_sightings(0).await.expect("recorded");
     assert_eq!(sims.ask(sightings), "s1\tm1\ta\t60\ns2\tm2\tb\t20");
 }
 
@@ -230,8 +235,9 @@ async fn a_device_is_found_by_each_of_its_names() {
     sims.findings().await;
     let found = |identifier: &str| {
         sims.ask(&format!(
-            "SELECT device_id, kind, source, dateDiff('minute', seen_at, now64(3)) FROM device_identifiers WHERE identifier = '{identifier}' \
-             ORDER BY ALL"
+            "SELECT device_id, kind, source, dateDiff('minute', seen_at, {}) FROM device_identifiers WHERE identifier = '{identifier}' \
+             ORDER BY ALL",
+            sims.ago(0)
         ))
     };
     assert_eq!(found("Ada"), "a\tname\tregistry\t\\N");
