@@ -111,10 +111,6 @@ pub enum RunError {
 /// How often ClickHouse is asked whether it answers, and how long it may take.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// A member that was fenced after a longer life than this joins anew: its own late requests fenced it. Sooner, and there are two with
-/// the same instance id, which would fence each other for ever.
-const FENCED_AGAIN_AFTER: Duration = Duration::from_secs(20);
-
 /// When a writer that is asked to stop has done enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
@@ -159,11 +155,14 @@ pub async fn run(
     }
     let inserter = insert::Inserter::new(store, config.refused_rows_max, lands);
     let begin = Begin { config: &config, kafka, inserter, joined: joined.clone(), turn, leaving };
+    // A member that was fenced after a longer life joins anew: its session ran out, and its own late requests fenced it. Sooner, and there are
+    // two with the same instance id, which would fence each other for ever.
+    let fenced_by_itself_after = Duration::from_millis(kafka.session_timeout_ms.into());
     let ended = loop {
         let since = Instant::now();
         let ended = drive(&begin, &stop).await;
         match &ended {
-            Err(RunError::Consume(error)) if error.is_fenced() && since.elapsed() > FENCED_AGAIN_AFTER => {
+            Err(RunError::Consume(error)) if error.is_fenced() && since.elapsed() > fenced_by_itself_after => {
                 metrics::counter!("fleetpulse_writer_fenced_total").increment(1);
                 tracing::warn!(
                     instance_id = config.instance_id,
