@@ -144,10 +144,11 @@ pub(crate) fn settle(settings: &Settings) -> anyhow::Result<ExitCode> {
         anyhow::Ok(store.settle().await?)
     })?;
     println!(
-        "{} devices settled, {} of them from further back, in {:.1} s",
+        "{} devices settled, {} of them from further back, in {:.1} s; costs of {} months",
         settled.devices,
         settled.late,
-        settled.took.as_secs_f64()
+        settled.took.as_secs_f64(),
+        settled.cost_months
     );
     if settled.refused > 0 {
         println!(

@@ -247,6 +247,8 @@ mod tests {
         "ingest_gaps",
         "settle_runs",
         "settle_touched",
+        "sim_months_settled",
+        "sim_month_runs",
         "registry_customers",
         "registry_fleets",
         "registry_devices",

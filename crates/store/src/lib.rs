@@ -44,5 +44,5 @@ pub use registry::{
     RegistryRow, RegistryTable, SimHistory, SimTurn,
 };
 pub use report::{Answer, Column, Kind, Parameter, Report, ReportError};
-pub use settle::Settled;
+pub use settle::{Months, Settled};
 pub use trouble::{Class, Trouble};

@@ -45,6 +45,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "device_newest",
         sql: include_str!("../migrations/0014_device_newest.sql"),
     },
+    Migration { version: 15, name: "costs", sql: include_str!("../migrations/0015_costs.sql") },
 ];
 
 const LEDGER: &str = "\

@@ -9,12 +9,14 @@
 //! 2. reads everything of those devices from that hour on, one device after the other, and where their counters stood before;
 //!    [`fold`](fold::fold) makes hours of it. What is held meanwhile is one device's, or some thousand rows;
 //! 3. makes their days out of the hours (`settle/days.sql`), months out of the days (`settle/months.sql`), and puts a day's hours side by
-//!    side (`settle/day_hours.sql`), some thousand devices at a time; and notes which SIM was seen in which modem.
+//!    side (`settle/day_hours.sql`), some thousand devices at a time; and notes which SIM was seen in which modem;
+//! 4. works out what SIMs cost in the months of which something changed ([`costs`]).
 //!
 //! Most devices tell of the last minutes alone: for them the rows of the last hours are enough, which stand together in the newest
 //! parts. The few whose past was touched, whose clock is ahead or lost, or of whose counters the last hours know nothing, are read
 //! whole from their first touched hour on.
 
+mod costs;
 mod fold;
 mod rows;
 mod slice;
@@ -27,15 +29,17 @@ use clickhouse::{Row, RowOwned, RowWrite};
 use serde::{Deserialize, Serialize};
 
 use crate::{QueryError, Store};
+pub use costs::Months;
 use fold::{BeganBefore, History, Reach};
 use rows::UsageHour;
 
 const TOUCHED: &str = include_str!("settle/touched.sql");
-/// Made of the hours, in this order, when all of them are settled.
+/// Made of the hours, in this order, when all of them are settled. Months come last: that one was made anew is the sign that its costs
+/// are to be.
 const ROLLUPS: [&str; 3] = [
     include_str!("settle/days.sql"),
-    include_str!("settle/months.sql"),
     include_str!("settle/day_hours.sql"),
+    include_str!("settle/months.sql"),
 ];
 
 /// How far back before the last run a run looks for new rows: an insert counts by the moment at which the server began it, and may be
@@ -78,7 +82,9 @@ pub struct Settled {
     pub late: u64,
     /// Devices that tell too much to be settled: they are left as they were.
     pub refused: u64,
-    /// How long it took.
+    /// Months of which costs were made anew.
+    pub cost_months: u64,
+    /// How long it took, without costs.
     pub took: Duration,
 }
 
@@ -166,6 +172,8 @@ impl Store {
         // What was seen of SIMs stands in the same rows.
         self.sight_sims(since).await?;
         let (devices, took) = (near.settled + late.settled, began.elapsed());
+        // Usage is settled, whatever becomes of costs.
+        let cost_months = self.try_settle_costs(Months::All).await;
         let noted = self
             .client
             .query("INSERT INTO settle_runs (run, since, devices, late, took_ms, rollups) VALUES (?, ?, ?, ?, ?, 1)")
@@ -175,7 +183,13 @@ impl Store {
             .bind(late.settled)
             .bind(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         noted.execute().await?;
-        Ok(Settled { devices, late: late.settled, refused: near.refused + late.refused, took })
+        Ok(Settled {
+            devices,
+            late: late.settled,
+            refused: near.refused + late.refused,
+            cost_months: cost_months?,
+            took,
+        })
     }
 
     /// Settles the devices of one depth, slice by slice.

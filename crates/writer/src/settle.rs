@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bus::{Lane, Partition, Stream};
-use store::Store;
+use store::{Months, QueryError, Settled, Store};
 use tokio_util::sync::CancellationToken;
 
 /// Who has it settles.
@@ -36,42 +36,64 @@ const LOOK: Duration = Duration::from_secs(1);
 /// After a run that failed, if `every` is longer.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Settles as soon as it is this writer's turn, and every `every` from then on, until `stop`. A run that failed is made again sooner.
+/// How often it is looked whether the costs of this month and the last are to be made anew: as long as who corrects a price may wait for it.
+const COSTS_EVERY: Duration = Duration::from_secs(60);
+
+/// Settles as soon as it is this writer's turn, and every `every` from then on, until `stop`; open bills also in between. A run that failed
+/// is made again sooner.
 pub(crate) async fn watch(store: Store, turn: Turn, every: Duration, stop: CancellationToken) {
-    let mut due = Instant::now();
+    let (mut due, mut costs_due) = (Instant::now(), Instant::now());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
-        if !turn.0.load(Ordering::Relaxed) || Instant::now() < due {
+        let now = Instant::now();
+        if !turn.0.load(Ordering::Relaxed) || now < due.min(costs_due) {
             continue;
         }
-        let settled = tokio::select! {
-            // The run that is left is made again by whoever comes next.
-            () = stop.cancelled() => return,
-            settled = store.settle() => settled,
-        };
-        let pause = if settled.is_ok() { every } else { every.min(AGAIN_AFTER) };
-        due = Instant::now() + pause;
-        match settled {
-            Ok(settled) => {
-                metrics::counter!("fleetpulse_writer_settled_devices_total").increment(settled.devices);
-                metrics::counter!("fleetpulse_writer_settled_late_devices_total").increment(settled.late);
-                metrics::counter!("fleetpulse_writer_settle_refused_devices_total")
-                    .increment(settled.refused);
-                metrics::gauge!("fleetpulse_writer_settle_seconds").set(settled.took.as_secs_f64());
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                metrics::gauge!("fleetpulse_writer_settled_timestamp_seconds").set(now.as_secs_f64());
-                tracing::debug!(devices = settled.devices, late = settled.late, took = ?settled.took, "usage settled");
+        // The run that is left is made again by whoever comes next.
+        if now < due {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                settled = store.settle_costs(Months::Recent) => tell_costs(settled),
             }
-            Err(error) => {
-                metrics::counter!("fleetpulse_writer_settle_failures_total").increment(1);
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "usage was not settled, again later"
-                );
-            }
+        } else {
+            let settled = tokio::select! {
+                () = stop.cancelled() => return,
+                settled = store.settle() => settled,
+            };
+            due = Instant::now() + if settled.is_ok() { every } else { every.min(AGAIN_AFTER) };
+            tell(settled);
         }
+        costs_due = Instant::now() + COSTS_EVERY;
     }
+}
+
+fn tell(settled: Result<Settled, QueryError>) {
+    match settled {
+        Ok(settled) => {
+            metrics::counter!("fleetpulse_writer_settled_devices_total").increment(settled.devices);
+            metrics::counter!("fleetpulse_writer_settled_late_devices_total").increment(settled.late);
+            metrics::counter!("fleetpulse_writer_settle_refused_devices_total").increment(settled.refused);
+            metrics::gauge!("fleetpulse_writer_settle_seconds").set(settled.took.as_secs_f64());
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            metrics::gauge!("fleetpulse_writer_settled_timestamp_seconds").set(now.as_secs_f64());
+            tracing::debug!(devices = settled.devices, late = settled.late, took = ?settled.took, "usage settled");
+            tell_costs(Ok(settled.cost_months));
+        }
+        Err(error) => failed(&error, "usage was not settled, again later"),
+    }
+}
+
+fn tell_costs(settled: Result<u64, QueryError>) {
+    match settled {
+        Ok(months) => metrics::counter!("fleetpulse_writer_settled_cost_months_total").increment(months),
+        Err(error) => failed(&error, "costs were not settled, again later"),
+    }
+}
+
+fn failed(error: &QueryError, what: &'static str) {
+    metrics::counter!("fleetpulse_writer_settle_failures_total").increment(1);
+    tracing::warn!(error = error as &dyn std::error::Error, "{what}");
 }

@@ -197,6 +197,26 @@ pub(crate) fn usage(ask: &ClickHouse, programs: &Programs, clickhouse: &str) -> 
     Ok(finding)
 }
 
+/// Whether the costs that stand, of all months that were settled, are what working them out now says.
+pub(crate) fn costs(ask: &ClickHouse) -> anyhow::Result<Finding> {
+    // The parts of a SIM have no order.
+    let columns = "* REPLACE (arraySort(parts) AS parts)";
+    let (mut differing, mut sims) = (0, 0);
+    for month in ask.column("SELECT month FROM fleetpulse.sim_month_runs FINAL ORDER BY month")? {
+        let kept = format!("SELECT {columns} FROM fleetpulse.sim_months(month = '{month}')");
+        let now = format!("SELECT {columns} FROM fleetpulse.sim_months_now(month = '{month}')");
+        sims += ask.number(&format!("SELECT count() FROM ({kept})"))?;
+        differing += ask
+            .number(&format!("SELECT count() FROM (({kept} EXCEPT {now}) UNION ALL ({now} EXCEPT {kept}))"))?;
+    }
+    let mut finding = Finding::none("costs of SIMs that differ from those worked out now", differing, "");
+    if sims == 0 {
+        finding.holds = false;
+        "there are no costs".clone_into(&mut finding.found);
+    }
+    Ok(finding)
+}
+
 /// Whether the product's own ledger adds up; `None` where this version has none.
 pub(crate) fn ledger(
     programs: &Programs,

@@ -1,6 +1,7 @@
 //! The schema and the inserts on a real ClickHouse; `cargo xtask test` starts one. Each test has a database of its own.
 
 mod cluster;
+mod costs;
 mod dashboards;
 mod database;
 mod held;

@@ -7,6 +7,8 @@ use crate::stop::Stop;
 
 /// What the report `usage` asks.
 const COST: &str = include_str!("../../../../crates/store/reports/usage.sql");
+/// What it reads.
+const COSTS: &str = include_str!("costs.sql");
 /// No question is asked anew after this long.
 const LONGEST: Duration = Duration::from_secs(12);
 /// First answers that are not counted: files are read, statements are compiled.
@@ -127,6 +129,10 @@ pub(super) fn ask(
          SELECT node_id, max(m.epoch), 'alive', now64(3), 3600000 FROM node_state AS m GROUP BY node_id",
     )?;
     let run = database.value("SELECT toString(toUnixTimestamp64Milli(now64(3)))")?;
+    eprintln!("==> costs");
+    let began = Instant::now();
+    super::run_all(database, &COSTS.replace("{month}", &month).replace("{run}", &run))?;
+    println!("costs of a month worked out in {:.2} s", began.elapsed().as_secs_f64());
     let mut answers = Vec::new();
     print_head();
     for (place, question) in questions().into_iter().enumerate() {
