@@ -77,6 +77,6 @@ async fn what_heartbeats_said_before_the_migration_is_known_after_it() {
         database.ask(&format!("DROP TABLE {table}"));
     }
     let applied = database.store().migrate().await.expect("migrated");
-    assert_eq!(applied.len(), 5);
+    assert_eq!(applied.len(), 6);
     assert_eq!(database.ask(known), "old\tonline\t1.0\t1");
 }
