@@ -46,6 +46,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0014_device_newest.sql"),
     },
     Migration { version: 15, name: "costs", sql: include_str!("../migrations/0015_costs.sql") },
+    Migration { version: 16, name: "availability", sql: include_str!("../migrations/0016_availability.sql") },
 ];
 
 const LEDGER: &str = "\

@@ -162,7 +162,9 @@ pub async fn run(
         let since = Instant::now();
         let ended = drive(&begin, &stop).await;
         match &ended {
-            Err(RunError::Consume(error)) if error.is_fenced() && since.elapsed() > fenced_by_itself_after => {
+            Err(RunError::Consume(error))
+                if error.is_fenced() && since.elapsed() > fenced_by_itself_after =>
+            {
                 metrics::counter!("fleetpulse_writer_fenced_total").increment(1);
                 tracing::warn!(
                     instance_id = config.instance_id,

@@ -206,8 +206,9 @@ pub(crate) fn costs(ask: &ClickHouse) -> anyhow::Result<Finding> {
         let kept = format!("SELECT {columns} FROM fleetpulse.sim_months(month = '{month}')");
         let now = format!("SELECT {columns} FROM fleetpulse.sim_months_now(month = '{month}')");
         sims += ask.number(&format!("SELECT count() FROM ({kept})"))?;
-        differing += ask
-            .number(&format!("SELECT count() FROM (({kept} EXCEPT {now}) UNION ALL ({now} EXCEPT {kept}))"))?;
+        differing += ask.number(&format!(
+            "SELECT count() FROM (({kept} EXCEPT {now}) UNION ALL ({now} EXCEPT {kept}))"
+        ))?;
     }
     let mut finding = Finding::none("costs of SIMs that differ from those worked out now", differing, "");
     if sims == 0 {

@@ -7,7 +7,8 @@ use crate::report::filled;
 fn differing(database: &Database) -> String {
     let months = database.ask("SELECT month FROM sim_month_runs FINAL ORDER BY month");
     let differing = months.lines().map(|month| {
-        let (kept, now) = (format!("sim_months(month = '{month}')"), format!("sim_months_now(month = '{month}')"));
+        let (kept, now) =
+            (format!("sim_months(month = '{month}')"), format!("sim_months_now(month = '{month}')"));
         // The parts of a SIM have no order.
         let columns = "* REPLACE (arraySort(parts) AS parts)";
         database.ask(&format!(

@@ -49,6 +49,35 @@ async fn one_devices_sessions_are_read_by_key() {
 }
 
 #[tokio::test]
+async fn a_fleets_availability_is_that_of_its_devices_and_reads_them_by_key() {
+    let database = migrated("availability_of_fleet").await;
+    for (number, (device, fleet, ago)) in
+        [("a", "x", 900), ("b", "y", 800), ("moved", "x", 700), ("moved", "y", 300)].iter().enumerate()
+    {
+        database.ask(&format!(
+            "INSERT INTO connections (device_id, session_id, event, at, connected_at, node_id, epoch, fleet) VALUES \
+             ('{device}', '00000000-0000-0000-0000-00000000000{number}', 'connected', now64(3) - {ago}, now64(3) - {ago}, 'n', 5, '{fleet}')"
+        ));
+        heartbeat(&database, device, ago - 50, ", next_s", ", 30");
+    }
+    let now = database.ask("SELECT now64(3)");
+    let of = |fleet: &str| {
+        format!(
+            "availability(since = toDateTime64('{now}', 3) - 600, until = toDateTime64('{now}', 3), device = '', fleet = '{fleet}')"
+        )
+    };
+    for (fleet, devices) in [("x", "1"), ("y", "2"), ("z", "0")] {
+        let found = database.ask(&format!("SELECT * FROM {} ORDER BY device_id", of(fleet)));
+        let among_all = format!("SELECT * FROM {} WHERE fleet = '{fleet}' ORDER BY device_id", of(""));
+        assert_eq!(found, database.ask(&among_all), "{fleet}");
+        assert_eq!(database.ask(&format!("SELECT count() FROM {}", of(fleet))), devices, "{fleet}");
+    }
+    let plan = database.ask(&format!("EXPLAIN indexes = 1 SELECT * FROM {}", of("x")));
+    let by_key = plan.matches("Condition: (device_id in 2-element set)").count();
+    assert_eq!(by_key, 3, "connections, session_signs and heartbeats: {plan}");
+}
+
+#[tokio::test]
 async fn a_device_that_flaps_is_named_with_its_hour() {
     let database = migrated("flaps").await;
     for ago in 1..=5 {
@@ -77,6 +106,6 @@ async fn what_heartbeats_said_before_the_migration_is_known_after_it() {
         database.ask(&format!("DROP TABLE {table}"));
     }
     let applied = database.store().migrate().await.expect("migrated");
-    assert_eq!(applied.len(), 6);
+    assert_eq!(applied.len(), 7);
     assert_eq!(database.ask(known), "old\tonline\t1.0\t1");
 }

@@ -73,8 +73,7 @@ async fn sessions_of_a_lost_node_end_with_its_last_sign_of_life_and_silence_of_a
     database.node("runs", 7, "alive", 1);
     database.presence("on_running", "connected", "runs", 7, 30);
     assert_eq!(database.ask(STATUS), "on_lost\toffline\tgateway_lost\non_running\tonline\t");
-    let since =
-        "SELECT since = (SELECT max(at) FROM nodes WHERE node_id = 'lost') FROM device_status WHERE device_id = 'on_lost'";
+    let since = "SELECT since = (SELECT max(at) FROM nodes WHERE node_id = 'lost') FROM device_status WHERE device_id = 'on_lost'";
     assert_eq!(database.ask(since), "1", "since the node's last sign of life");
 }
 
