@@ -42,7 +42,7 @@ pub struct Config {
     /// Compression of batches. Default `lz4`: a third of the bytes for little CPU.
     pub compression: Compression,
     /// After how long without a sign of life a group member counts as dead, milliseconds. Default 10,000; the
-    /// broker must allow it. Range 6,000 (what brokers allow at least, and well above the two seconds within which a writer
+    /// broker must allow it. Range 6,000 (what brokers allow at least, and above the four seconds within which a writer
     /// inserts without asking) to 300,000.
     pub session_timeout_ms: u32,
 }

@@ -26,7 +26,8 @@ use crate::rows::Rows;
 /// For how long a writer is sure that what it knew holds. One that was stopped for longer (by a debugger, by its machine) may have lost the
 /// partition meanwhile without knowing, and its batch stands by another's hand. So no statement of a round goes out longer after its first
 /// batch was closed, and what ClickHouse said of the rows that stand is asked again where it took longer to come. Under the shortest
-/// session timeout, so that the group cannot have moved on.
+/// session timeout, so that the group cannot have moved on. A second process with the same instance id gets partitions sooner: against that one stands
+/// what it does first, which is to close the round.
 const SURE_FOR: Duration = Duration::from_secs(4);
 /// So often at most: a slow server is no stopped writer.
 const ASKED_MAX: u32 = 3;

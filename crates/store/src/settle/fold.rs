@@ -226,8 +226,9 @@ fn modem(history: &History, reach: Reach, hours: &mut Hours<'_>) -> Result<(), B
         let rise = counter.read(reading);
         let row = hours.row(told.key(Source::Modem, &reading.boot_id, reading.at));
         row.heartbeats += 1;
-        row.tx_bytes += rise[0];
-        row.rx_bytes += rise[1];
+        // A device may tell what it likes: each of two rises may be all that a counter holds.
+        row.tx_bytes = row.tx_bytes.saturating_add(rise[0]);
+        row.rx_bytes = row.rx_bytes.saturating_add(rise[1]);
         (row.last_at, row.last_place) = (reading.at, reading.identity);
         [row.last_tx, row.last_rx] = counter.last;
         row.ahead_tx = counter.high[0] - counter.total[0];

@@ -11,7 +11,7 @@ use super::rows::{Ending, Key, Named, Reading, Stood};
 use super::{Depth, ROWS_OF_A_DEVICE_MAX, Run, STOOD_S, Touched};
 use crate::Store;
 
-/// Heartbeats of a slice from its first touched hour on, each once: of copies the first stands.
+/// Heartbeats of a slice from its first touched hour on, each once: of copies the first stands, and of those that came within one second the last.
 const READINGS: &str = "
     SELECT
         h.device_id AS device_id, if(h.clock = 'device', h.device_time, h.received_at) AS at, h.received_at AS received_at,
