@@ -246,7 +246,7 @@ fn rehearse(plan: &Plan, programs: &Programs, folder: &Path, stop: &Stop) -> any
     findings.extend(course.inspections.finish(&ask, site.tables())?);
     findings.extend(checks::rollups(&ask, merged)?);
     findings.push(checks::usage(&ask, programs, &site.url())?);
-    findings.push(checks::costs(&ask)?);
+    findings.push(checks::costs(&site.ask_within())?);
     findings.extend(checks::ledger(programs, &site.kafka, &site.url())?);
     findings.push(checks::panics(&site.logs())?);
     findings.push(Finding::none(

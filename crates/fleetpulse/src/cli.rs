@@ -41,8 +41,8 @@ pub(crate) enum Command {
     /// Bring rows back that were lost: from Kafka, or what dead letters hold that can be read now. Exit code 0 where all is back, 1
     /// where something is not, 2 where that could not be seen.
     Replay(Replay),
-    /// Settle usage now: make the hours and days that were touched anew out of the raw rows. Writers do it by themselves
-    /// (writer.settle_every_s).
+    /// Settle usage and costs now: make the hours and days that were touched anew out of the raw rows, and what SIMs cost in the months of which
+    /// something changed. Writers do it by themselves (writer.settle_every_s).
     Settle,
     /// Say what people know of the fleet: customers, fleets, plans, SIMs, devices, budgets, shipments, tickets.
     #[command(subcommand)]

@@ -139,16 +139,15 @@ pub(crate) fn settle(settings: &Settings) -> anyhow::Result<ExitCode> {
     settings.validate(&[Section::Log, Section::Clickhouse])?;
     ops::log::install(&settings.log);
     let store = store::Store::new(&settings.clickhouse)?;
-    let settled = runtime()?.block_on(async {
+    let (settled, months) = runtime()?.block_on(async {
         store.check_schema().await?;
-        anyhow::Ok(store.settle().await?)
+        anyhow::Ok((store.settle().await?, store.settle_costs(store::Months::All).await?))
     })?;
     println!(
-        "{} devices settled, {} of them from further back, in {:.1} s; costs of {} months",
+        "{} devices settled, {} of them from further back, in {:.1} s; costs of {months} months",
         settled.devices,
         settled.late,
-        settled.took.as_secs_f64(),
-        settled.cost_months
+        settled.took.as_secs_f64()
     );
     if settled.refused > 0 {
         println!(

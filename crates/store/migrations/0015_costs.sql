@@ -1,6 +1,37 @@
 -- What SIMs cost, settled: `sim_months` is read out of a table. To work a month out takes a second and more, most of it for prices, and reports of
 -- money ask for it again and again. Settling writes a month anew once something that it is made of has changed (crates/store/src/settle/costs.rs).
 
+-- From when (included) to when (excluded) the billing month that begins in the month of {month} lasts: as before, in
+-- steps. The offset that holds at the moment itself is the one to go by, not the one that holds at the same time in UTC. It is what a clock there
+-- shows, less what one of UTC does: ClickHouse's own (`%z`) is a day off where the date line was moved (-10 hours for Kiritimati, which has +14).
+CREATE OR REPLACE VIEW billing_months AS
+WITH (at, zone) -> dateDiff('second', at, toDateTime(formatDateTime(at, '%F %T', zone), 'UTC')) AS offset_s
+SELECT
+    customer_id, name, currency, billing_time_zone, billing_day, fee_per_device, markup_percent, tax_percent, month,
+    from_wall - toIntervalSecond(offset_s(from_near, billing_time_zone)) AS from_at,
+    to_wall - toIntervalSecond(offset_s(to_near, billing_time_zone)) AS to_at
+FROM
+(
+    SELECT
+        *,
+        from_wall - toIntervalSecond(offset_s(from_wall, billing_time_zone)) AS from_near,
+        to_wall - toIntervalSecond(offset_s(to_wall, billing_time_zone)) AS to_near
+    FROM
+    (
+        SELECT
+            *, toStartOfMonth({month:Date}) AS month, toDateTime(month + (billing_day - 1), 'UTC') AS from_wall,
+            toDateTime(addMonths(month, 1) + (billing_day - 1), 'UTC') AS to_wall
+        FROM
+        (
+            SELECT customer_id, name, toString(c.currency) AS currency, if(c.billing_time_zone = '', 'UTC', c.billing_time_zone) AS billing_time_zone,
+                greatest(c.billing_day, 1) AS billing_day, fee_per_device, markup_percent, tax_percent
+            FROM customers AS c
+            UNION ALL
+            SELECT '', 'no customer', '', 'UTC', 1, NULL, NULL, NULL
+        )
+    )
+);
+
 -- What `sim_months_now` said of a month, when it was settled. A run is a partition of its own, so that one that is replaced is dropped whole.
 CREATE TABLE IF NOT EXISTS sim_months_settled
 (
@@ -114,7 +145,8 @@ FROM
         if(p.mb_bytes = 0, 1000000, p.mb_bytes) AS mb_bytes,
         p.price_per_mb AS price_per_mb,
         -- What a carrier counts is nearer to the modem's count; the gateway's stands in where the modem told none.
-        if(g.modem_bytes > 0, g.modem_bytes, g.gateway_bytes) AS bytes,
+        -- A petabyte at most: a device may tell what it likes, and must not make the month of all others too much for a decimal.
+        least(if(g.modem_bytes > 0, g.modem_bytes, g.gateway_bytes), toUInt64(1000000000000000)) AS bytes,
         toDecimal128(bytes, 6) / mb_bytes AS mb,
         toDecimal64(g.due_s, 6) / dateDiff('second', m.from_at, m.to_at) AS share,
         toDecimal64(CAST(toDecimal128(p.monthly_fee, 6) * g.due_s / dateDiff('second', m.from_at, m.to_at) AS Decimal(38, 6)), 6) AS fee,
@@ -148,14 +180,14 @@ FROM
     WINDOW pool AS (PARTITION BY g.customer_id, g.plan_id, g.valid_from)
 );
 
--- The same as it was settled last. A month that settling does not reach is refused, and not answered with nothing.
+-- The same as it was settled last. A month that was not settled is refused, and not answered with nothing.
 CREATE OR REPLACE VIEW sim_months AS
 SELECT * EXCEPT (month, run)
 FROM sim_months_settled
 WHERE month = toStartOfMonth({month:Date}) AND run =
 (
-    SELECT max(r.run) + throwIf(max(r.run) = 0 AND (SELECT count() FROM settle_runs) > 0,
-        'costs of this month are not settled: writers or `fleetpulse settle` do it, for this month and back to the one before the first usage or state of a SIM (docs/reports.md)')
+    SELECT max(r.run) + throwIf(max(r.run) = 0,
+        'costs of this month are not settled: on one server the writers or `fleetpulse settle` do it, from the month before the first usage or state of a SIM to the next month (docs/reports.md)')
     FROM sim_month_runs AS r
     WHERE r.month = toStartOfMonth({month:Date})
 )

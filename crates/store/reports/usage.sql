@@ -1,7 +1,7 @@
 -- report: usage
 -- team: finance
 -- question: What was used and what did it cost in a billing month, by plan, network, country, fleet, customer, SIM or device?
--- unknown: Costs of a SIM are laid on its networks and devices in proportion to what it used there. Both counts stand side by side; the modem's is taken for the cost, and the gateway's where the modem told none. The country is that of the network's code; what roaming costs is not known. Usage is settled within an hour of its arrival, and corrected when something arrives late. What changes in the registry counts within two minutes in this month and the last, and within an hour in older ones.
+-- unknown: Costs of a SIM are laid on its networks and devices in proportion to what it used there. Both counts stand side by side; the modem's is taken for the cost, and the gateway's where the modem told none. The country is that of the network's code; what roaming costs is not known. Usage is settled within an hour of its arrival, and corrected when something arrives late. What changes in the registry counts within minutes in this month, the last and the next, and within an hour in older ones.
 -- parameter: month Date = today | the month in which the billing month begins
 -- parameter: by OneOf(plan,network,plan_and_network,country,fleet,customer,sim,device,state) = plan | a row for each of these
 -- parameter: customer String = | its id; empty: all

@@ -9,8 +9,9 @@
 //! 2. reads everything of those devices from that hour on, one device after the other, and where their counters stood before;
 //!    [`fold`](fold::fold) makes hours of it. What is held meanwhile is one device's, or some thousand rows;
 //! 3. makes their days out of the hours (`settle/days.sql`), months out of the days (`settle/months.sql`), and puts a day's hours side by
-//!    side (`settle/day_hours.sql`), some thousand devices at a time; and notes which SIM was seen in which modem;
-//! 4. works out what SIMs cost in the months of which something changed ([`costs`]).
+//!    side (`settle/day_hours.sql`), some thousand devices at a time; and notes which SIM was seen in which modem.
+//!
+//! What SIMs cost is settled out of that, and apart from it ([`costs`]).
 //!
 //! Most devices tell of the last minutes alone: for them the rows of the last hours are enough, which stand together in the newest
 //! parts. The few whose past was touched, whose clock is ahead or lost, or of whose counters the last hours know nothing, are read
@@ -34,8 +35,8 @@ use fold::{BeganBefore, History, Reach};
 use rows::UsageHour;
 
 const TOUCHED: &str = include_str!("settle/touched.sql");
-/// Made of the hours, in this order, when all of them are settled. Months come last: that one was made anew is the sign that its costs
-/// are to be.
+/// Made of the hours, in this order, when all of them are settled. Months come last: that rows of one were made anew is the sign that its
+/// costs are to be.
 const ROLLUPS: [&str; 3] = [
     include_str!("settle/days.sql"),
     include_str!("settle/day_hours.sql"),
@@ -48,7 +49,8 @@ const OVERLAP_S: u32 = 15 * 60;
 /// Hours that are older are not made anew, as the raw rows that they were made of may be gone: raw rows stand for 90 days after their
 /// arrival. A heartbeat that is later than that is stored, and its counter is counted on from where it stood.
 const HORIZON_S: u32 = 75 * 24 * 60 * 60;
-/// Rows that one statement reads at a time: the bound on what ClickHouse sorts and on how long answers are read side by side.
+/// Rows that one statement reads at a time: the bound on how long answers are read side by side, and on
+/// what ClickHouse sorts: these rows, and for devices that are not late those of the hours before ([`NEAR_S`], and the hour under way).
 const READINGS_AT_ONCE: u64 = 100_000;
 /// Devices that are read at a time, however little they seem to tell: some hundred rows each.
 const DEVICES_AT_ONCE: usize = 500;
@@ -82,9 +84,7 @@ pub struct Settled {
     pub late: u64,
     /// Devices that tell too much to be settled: they are left as they were.
     pub refused: u64,
-    /// Months of which costs were made anew.
-    pub cost_months: u64,
-    /// How long it took, without costs.
+    /// How long it took.
     pub took: Duration,
 }
 
@@ -172,8 +172,6 @@ impl Store {
         // What was seen of SIMs stands in the same rows.
         self.sight_sims(since).await?;
         let (devices, took) = (near.settled + late.settled, began.elapsed());
-        // Usage is settled, whatever becomes of costs.
-        let cost_months = self.try_settle_costs(Months::All).await;
         let noted = self
             .client
             .query("INSERT INTO settle_runs (run, since, devices, late, took_ms, rollups) VALUES (?, ?, ?, ?, ?, 1)")
@@ -183,13 +181,7 @@ impl Store {
             .bind(late.settled)
             .bind(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         noted.execute().await?;
-        Ok(Settled {
-            devices,
-            late: late.settled,
-            refused: near.refused + late.refused,
-            cost_months: cost_months?,
-            took,
-        })
+        Ok(Settled { devices, late: late.settled, refused: near.refused + late.refused, took })
     }
 
     /// Settles the devices of one depth, slice by slice.

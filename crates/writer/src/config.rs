@@ -41,7 +41,7 @@ pub struct Config {
     pub ledger_look_every_s: u32,
     /// How often usage is settled (hours and days made out of the raw rows, by one of the writers), seconds. Default 3,600: every run
     /// reads the hours under way anew, so that one a minute would cost more than the ingest (`docs/usage.md`); figures are an hour old
-    /// at most. What SIMs cost goes with it, and is looked at every minute for this month and the last. Range 0 (never: somebody else
+    /// at most. What SIMs cost goes with it, and is looked at every minute for open bills. Range 0 (never: somebody else
     /// runs `fleetpulse settle`) to 86,400.
     pub settle_every_s: u32,
 }

@@ -24,6 +24,10 @@ impl Turn {
         }
     }
 
+    pub(crate) fn is_ours(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn went(&self, lane: Lane) {
         if lane == LANE {
             self.0.store(false, Ordering::Relaxed);
@@ -36,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// After a run that failed, if `every` is longer.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether the costs of this month and the last are to be made anew: as long as who corrects a price may wait for it.
+/// How often it is looked whether the costs of open bills are to be made anew: as long as who corrects a price may wait for it.
 const COSTS_EVERY: Duration = Duration::from_secs(60);
 
 /// Settles as soon as it is this writer's turn, and every `every` from then on, until `stop`; open bills also in between. A run that failed
@@ -49,23 +53,25 @@ pub(crate) async fn watch(store: Store, turn: Turn, every: Duration, stop: Cance
             () = tokio::time::sleep(LOOK) => {}
         }
         let now = Instant::now();
-        if !turn.0.load(Ordering::Relaxed) || now < due.min(costs_due) {
+        if !turn.is_ours() || now < due.min(costs_due) {
             continue;
         }
-        // The run that is left is made again by whoever comes next.
-        if now < due {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                settled = store.settle_costs(Months::Recent) => tell_costs(settled),
-            }
-        } else {
+        let mut months = Months::Recent;
+        if now >= due {
             let settled = tokio::select! {
+                // The run that is left is made again by whoever comes next.
                 () = stop.cancelled() => return,
                 settled = store.settle() => settled,
             };
             due = Instant::now() + if settled.is_ok() { every } else { every.min(AGAIN_AFTER) };
+            months = Months::All;
             tell(settled);
         }
+        let costs = tokio::select! {
+            () = stop.cancelled() => return,
+            costs = store.settle_costs(months) => costs,
+        };
+        tell_costs(costs);
         costs_due = Instant::now() + COSTS_EVERY;
     }
 }
@@ -80,7 +86,6 @@ fn tell(settled: Result<Settled, QueryError>) {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             metrics::gauge!("fleetpulse_writer_settled_timestamp_seconds").set(now.as_secs_f64());
             tracing::debug!(devices = settled.devices, late = settled.late, took = ?settled.took, "usage settled");
-            tell_costs(Ok(settled.cost_months));
         }
         Err(error) => failed(&error, "usage was not settled, again later"),
     }

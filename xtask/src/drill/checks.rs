@@ -202,9 +202,9 @@ pub(crate) fn costs(ask: &ClickHouse) -> anyhow::Result<Finding> {
     // The parts of a SIM have no order.
     let columns = "* REPLACE (arraySort(parts) AS parts)";
     let (mut differing, mut sims) = (0, 0);
-    for month in ask.column("SELECT month FROM fleetpulse.sim_month_runs FINAL ORDER BY month")? {
-        let kept = format!("SELECT {columns} FROM fleetpulse.sim_months(month = '{month}')");
-        let now = format!("SELECT {columns} FROM fleetpulse.sim_months_now(month = '{month}')");
+    for month in ask.column("SELECT month FROM sim_month_runs FINAL ORDER BY month")? {
+        let kept = format!("SELECT {columns} FROM sim_months(month = '{month}')");
+        let now = format!("SELECT {columns} FROM sim_months_now(month = '{month}')");
         sims += ask.number(&format!("SELECT count() FROM ({kept})"))?;
         differing += ask.number(&format!(
             "SELECT count() FROM (({kept} EXCEPT {now}) UNION ALL ({now} EXCEPT {kept}))"

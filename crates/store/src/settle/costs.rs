@@ -13,13 +13,14 @@ use serde::Deserialize;
 use crate::{QueryError, Store};
 
 const DUE: &str = include_str!("costs.sql");
-/// Months that are settled at most, counted back from this one: ten years, of which each takes seconds once the registry changes.
+/// Months that are settled at most, counted back from this one: ten years. Each takes a second or two, those of the last three years whenever the
+/// registry changes.
 const MONTHS_MAX: u32 = 120;
 
 /// Which months are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Months {
-    /// This one and the last: bills that are still open, which are asked for all the time.
+    /// The last, this one and the next: bills that are still open, which are asked for all the time.
     Recent,
     /// All, from the month before the first usage or state of a SIM.
     All,
@@ -39,22 +40,25 @@ impl Store {
     /// Settles the costs of the months of which something changed, and says how many they were. On a cluster none are: docs/cluster.md.
     ///
     /// # Errors
-    /// Where the server does not answer. Cancel safe: a run that ends early is never read, and made again by the next.
+    /// Where the server does not answer, or a month cannot be worked out; the others are settled then. Cancel safe: a run that ends early is never read, and made again by the next.
     pub async fn settle_costs(&self, months: Months) -> Result<u64, QueryError> {
         self.try_settle_costs(months).await.map_err(|source| self.query_error(source))
     }
 
-    pub(super) async fn try_settle_costs(&self, months: Months) -> Result<u64, Error> {
+    async fn try_settle_costs(&self, months: Months) -> Result<u64, Error> {
         if self.cluster().is_some() {
             return Ok(0);
         }
         let due = self.bounded(DUE).param("recent", months == Months::Recent).param("months_max", MONTHS_MAX);
-        let mut settled = 0;
+        let (mut settled, mut failed) = (0, None);
         for due in due.fetch_all::<Due>().await? {
-            self.settle_month(&due).await?;
-            settled += 1;
+            // A month that cannot be worked out holds up no other.
+            match self.settle_month(&due).await {
+                Ok(()) => settled += 1,
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(settled)
+        failed.map_or(Ok(settled), Err)
     }
 
     async fn settle_month(&self, due: &Due) -> Result<(), Error> {

@@ -1,5 +1,7 @@
 //! What SIMs cost, settled: always what working it out now says, made anew only where something changed.
 
+use store::Months;
+
 use crate::database::Database;
 use crate::report::filled;
 
@@ -47,16 +49,67 @@ fn costs_are_made_anew_when_what_they_are_made_of_changes_and_only_then() {
 }
 
 #[test]
-fn a_run_that_nobody_noted_is_not_read_and_a_month_out_of_reach_is_refused() {
+fn whatever_changes_while_a_month_is_settled_is_seen_afterwards() {
+    let (database, asker) = filled("costs_meanwhile");
+    asker.settle_costs();
+    // A run of usage that has written the half of its rows when costs are looked at: all of them have its version.
+    let half = |devices: &str| {
+        database.ask(&format!(
+            "INSERT INTO usage_months SELECT * REPLACE (arrayMap(bytes -> bytes * 2, modem_bytes) AS modem_bytes, 9 AS settled) \
+             FROM usage_months FINAL WHERE month = '2026-08-01' AND device_id {devices}"
+        ));
+    };
+    half("<= 'scooter-15'");
+    assert_eq!(asker.settle_costs(), 3);
+    half("> 'scooter-15'");
+    assert_eq!(asker.settle_costs(), 3);
+    assert_eq!(differing(&database), "");
+    // Conditions that came and went: the registry reads as before, and the months that were settled between do not stand.
+    let terms = |fee: u32, version: u32, deleted: bool| {
+        database.ask(&format!(
+            "INSERT INTO registry_plans (plan_id, valid_from, kind, currency, monthly_fee, mb_bytes, version, deleted) \
+             VALUES ('by-mb', '2026-08-10', 'per_mb', 'EUR', {fee}, 1000000, {version}, {deleted})"
+        ));
+    };
+    terms(50, 1, false);
+    assert!(asker.settle_costs() > 0);
+    terms(50, 2, true);
+    assert!(asker.settle_costs() > 0);
+    assert_eq!(differing(&database), "");
+}
+
+#[test]
+fn open_bills_are_looked_at_alone_and_what_cannot_be_worked_out_is_told() {
+    let (database, asker) = filled("costs_open");
+    let settled = |months| asker.runtime.block_on(asker.store.settle_costs(months));
+    assert_eq!(settled(Months::Recent).expect("settled"), 3, "the last, this one and the next");
+    assert_eq!(settled(Months::Recent).expect("settled"), 0);
+    database.ask("INSERT INTO usage_months SELECT * REPLACE ([18000000000000000000] AS modem_bytes, [0] AS gateway_bytes, [0] AS days, [1] AS heartbeats, 2 AS settled) \
+                  FROM usage_months FINAL WHERE month = '2026-08-01' AND device_id = 'scooter-01'");
+    assert!(settled(Months::All).expect("whatever a device tells") > 0);
+    assert_eq!(differing(&database), "");
+    // A month that cannot be worked out: a time zone that the server does not know.
+    database.ask("INSERT INTO registry_customers (customer_id, name, billing_time_zone, billing_day, currency, version) VALUES ('lost', 'Lost', 'Nowhere/Land', 1, 'EUR', 1)");
+    settled(Months::All).expect_err("no such zone");
+    database.ask("INSERT INTO registry_customers (customer_id, name, billing_time_zone, billing_day, currency, version) VALUES ('lost', 'Lost', 'UTC', 1, 'EUR', 2)");
+    assert!(settled(Months::All).expect("settled") > 0);
+    assert_eq!(differing(&database), "");
+}
+
+#[test]
+fn a_run_that_nobody_noted_is_not_read_and_a_month_that_was_not_settled_is_refused() {
     let (database, asker) = filled("costs_unread");
-    database.ask("INSERT INTO sim_months_settled SELECT '2026-09-01', 18000000000000000000, * FROM sim_months_now(month = '2026-09-01')");
-    assert_eq!(database.ask("SELECT count() FROM sim_months(month = '2026-09-01')"), "0");
+    let september = "SELECT count() FROM sim_months(month = '2026-09-01')";
+    for _ in 0..2 {
+        let refused = database.try_ask(september).expect_err("a refusal");
+        assert!(refused.contains("costs of this month are not settled"), "{refused}");
+        database.ask("INSERT INTO sim_months_settled SELECT '2026-09-01', 1, * FROM sim_months_now(month = '2026-09-01')");
+    }
     asker.settle_costs();
     assert_eq!(differing(&database), "");
-
-    let far = "SELECT count() FROM sim_months(month = '2001-01-01')";
-    assert_eq!(database.ask(far), "0", "nothing was ever settled here");
-    asker.runtime.block_on(asker.store.settle()).expect("settled");
-    let refused = database.try_ask(far).expect_err("a refusal");
-    assert!(refused.contains("costs of this month are not settled"), "{refused}");
+    assert_ne!(database.ask(september), "0");
+    assert!(
+        database.try_ask("SELECT count() FROM sim_months(month = '2001-01-01')").is_err(),
+        "out of reach"
+    );
 }

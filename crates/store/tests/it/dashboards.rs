@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use store::{Kind, Parameter, Report};
+use store::{Kind, Months, Parameter, Report};
 
 use crate::database::Database;
 
@@ -247,6 +247,9 @@ fn every_query_of_every_dashboard_can_be_answered() {
     let database = Database::of("dashboards");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(database.store().migrate()).expect("migrated");
+    // The month that is asked for is one of those that are settled.
+    database.ask("INSERT INTO sim_states (iccid, since, state, version) VALUES ('s', '2026-08-01 00:00:00', 'live', 1)");
+    runtime.block_on(database.store().settle_costs(Months::All)).expect("settled");
     let mut asked = 0;
     for file in std::fs::read_dir(folder()).expect("a folder") {
         let path = file.expect("a file").path();

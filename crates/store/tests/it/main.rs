@@ -1,5 +1,6 @@
 //! The schema and the inserts on a real ClickHouse; `cargo xtask test` starts one. Each test has a database of its own.
 
+mod billing;
 mod cluster;
 mod costs;
 mod dashboards;

@@ -100,7 +100,7 @@ pub(crate) fn filled(test: &str) -> (Database, Asker) {
 }
 
 /// Months and hours of days, made of days and hours as the migration makes them of what stands.
-fn roll_up(database: &Database) {
+pub(crate) fn roll_up(database: &Database) {
     for statement in MONTHS.split(";\n").filter(|statement| statement.contains("\nINSERT INTO usage_")) {
         database.ask(statement);
     }

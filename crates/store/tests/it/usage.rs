@@ -13,7 +13,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use crate::database::Database;
-use history::{History, Op, Row};
+pub(crate) use history::History;
+use history::{Op, Row};
 use oracle::{Key, Usage};
 
 /// Hundreds of them: `FLEETPULSE_ORACLE_CASES=500`.
