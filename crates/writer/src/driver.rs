@@ -23,7 +23,7 @@ use crate::lane::{Closing, Insert, Lane, Step};
 use crate::round::{Round, Rounds};
 use crate::row::Input;
 use crate::settle::Turn;
-use crate::{Begin, Leaving, RunError};
+use crate::{Begin, Config, Leaving, RunError};
 
 /// How long a poll waits for the next record: the delay with which a landed insert is noticed while nothing comes in.
 const POLL: Duration = Duration::from_millis(10);
@@ -36,9 +36,13 @@ const REVOKE_GRACE: Duration = Duration::from_secs(5);
 /// How long Kafka may take to say where a partition ends before the writer leaves without knowing.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) struct Driver {
-    consumer: Consumer,
+    /// Before the consumer, as they are dropped: what is under way ends before the partitions are given back.
     state: Lanes,
+    consumer: Consumer,
     grace: Duration,
     leaving: Leaving,
     joined: Condition,
@@ -137,22 +141,8 @@ impl Drop for Report {
 
 impl Driver {
     pub(crate) fn new(begin: &Begin<'_>, consumer: Consumer, runtime: Handle) -> Self {
-        let config = begin.config;
-        let limits = config.limits();
-        let state = Lanes {
-            limits,
-            buffered_bytes_max: usize::try_from(config.buffered_bytes_max).unwrap_or(usize::MAX),
-            inserter: begin.inserter.clone(),
-            runtime,
-            lanes: BTreeMap::new(),
-            rounds: Rounds::new(Uuid::now_v7(), limits),
-            under_way: HashMap::new(),
-            commits: Vec::new(),
-            landed: sync_channel(OUTCOMES),
-            assignments: 0,
-            turn: begin.turn.clone(),
-        };
-        let grace = Duration::from_millis(config.shutdown_grace_ms.into());
+        let state = Lanes::new(begin.config, begin.inserter.clone(), begin.turn.clone(), runtime);
+        let grace = Duration::from_millis(begin.config.shutdown_grace_ms.into());
         Self { consumer, state, grace, leaving: begin.leaving, joined: begin.joined.clone() }
     }
 
@@ -166,9 +156,7 @@ impl Driver {
             self.read_to_the_end(deadline)?;
         }
         let all: Vec<Id> = self.state.lanes.keys().copied().collect();
-        self.finish(&all, deadline)?;
-        self.state.abort_all();
-        Ok(())
+        self.finish(&all, deadline)
     }
 
     /// Reads on until what stands on Kafka now was read, or time is up: what is left then is the next writer's.
@@ -284,7 +272,34 @@ enum Reading {
     Off,
 }
 
+/// However the life as a member ended: what it had under way is the next one's, or another writer's.
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        let all: Vec<Id> = self.lanes.keys().copied().collect();
+        for id in all {
+            self.forget(id);
+        }
+    }
+}
+
 impl Lanes {
+    fn new(config: &Config, inserter: Inserter, turn: Turn, runtime: Handle) -> Self {
+        let limits = config.limits();
+        Self {
+            limits,
+            buffered_bytes_max: usize::try_from(config.buffered_bytes_max).unwrap_or(usize::MAX),
+            inserter,
+            runtime,
+            lanes: BTreeMap::new(),
+            rounds: Rounds::new(Uuid::now_v7(), limits),
+            under_way: HashMap::new(),
+            commits: Vec::new(),
+            landed: sync_channel(OUTCOMES),
+            assignments: 0,
+            turn,
+        }
+    }
+
     fn assigned(&mut self, assigned: &[Assigned]) -> Result<(), RunError> {
         for partition in assigned {
             self.assignments += 1;
@@ -531,12 +546,5 @@ impl Lanes {
             }
             wanted
         });
-    }
-
-    fn abort_all(&mut self) {
-        let all: Vec<Id> = self.lanes.keys().copied().collect();
-        for id in all {
-            self.forget(id);
-        }
     }
 }

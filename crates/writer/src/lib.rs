@@ -163,7 +163,7 @@ pub async fn run(
         let ended = drive(&begin, &stop).await;
         match &ended {
             Err(RunError::Consume(error))
-                if error.is_fenced() && since.elapsed() > fenced_by_itself_after =>
+                if error.is_fenced() && since.elapsed() > fenced_by_itself_after && !stop.is_cancelled() =>
             {
                 metrics::counter!("fleetpulse_writer_fenced_total").increment(1);
                 tracing::warn!(
