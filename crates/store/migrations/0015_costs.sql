@@ -145,9 +145,9 @@ FROM
         if(p.mb_bytes = 0, 1000000, p.mb_bytes) AS mb_bytes,
         p.price_per_mb AS price_per_mb,
         -- What a carrier counts is nearer to the modem's count; the gateway's stands in where the modem told none.
-        -- A petabyte at most: a device may tell what it likes, and must not make the month of all others too much for a decimal.
-        least(if(g.modem_bytes > 0, g.modem_bytes, g.gateway_bytes), toUInt64(1000000000000000)) AS bytes,
-        toDecimal128(bytes, 6) / mb_bytes AS mb,
+        if(g.modem_bytes > 0, g.modem_bytes, g.gateway_bytes) AS bytes,
+        -- Of a petabyte at most: a device may tell what it likes, and must not make the month of all others too much for a decimal, nor a pool wrap around.
+        toDecimal128(least(bytes, toUInt64(1000000000000000)), 6) / mb_bytes AS mb,
         toDecimal64(g.due_s, 6) / dateDiff('second', m.from_at, m.to_at) AS share,
         toDecimal64(CAST(toDecimal128(p.monthly_fee, 6) * g.due_s / dateDiff('second', m.from_at, m.to_at) AS Decimal(38, 6)), 6) AS fee,
         CAST(toDecimal128(p.included_mb, 6) * g.due_s / dateDiff('second', m.from_at, m.to_at) AS Decimal(38, 6)) AS included_mb,

@@ -40,7 +40,8 @@ impl Store {
     /// Settles the costs of the months of which something changed, and says how many they were. On a cluster none are: docs/cluster.md.
     ///
     /// # Errors
-    /// Where the server does not answer, or a month cannot be worked out; the others are settled then. Cancel safe: a run that ends early is never read, and made again by the next.
+    /// Where the server does not answer, or a month cannot be worked out: the log says which, the others are settled, and the first error is
+    /// returned. Cancel safe: a run that ends early is never read, and made again by the next.
     pub async fn settle_costs(&self, months: Months) -> Result<u64, QueryError> {
         self.try_settle_costs(months).await.map_err(|source| self.query_error(source))
     }
@@ -55,7 +56,10 @@ impl Store {
             // A month that cannot be worked out holds up no other.
             match self.settle_month(&due).await {
                 Ok(()) => settled += 1,
-                Err(error) => failed = failed.or(Some(error)),
+                Err(error) => {
+                    tracing::warn!(month = due.month, %error, "the costs of a month were not settled");
+                    failed.get_or_insert(error);
+                }
             }
         }
         failed.map_or(Ok(settled), Err)

@@ -84,10 +84,15 @@ fn open_bills_are_looked_at_alone_and_what_cannot_be_worked_out_is_told() {
     let settled = |months| asker.runtime.block_on(asker.store.settle_costs(months));
     assert_eq!(settled(Months::Recent).expect("settled"), 3, "the last, this one and the next");
     assert_eq!(settled(Months::Recent).expect("settled"), 0);
-    database.ask("INSERT INTO usage_months SELECT * REPLACE ([18000000000000000000] AS modem_bytes, [0] AS gateway_bytes, [0] AS days, [1] AS heartbeats, 2 AS settled) \
+    database.ask("INSERT INTO usage_months SELECT * REPLACE ([8000000000000000000] AS modem_bytes, [0] AS gateway_bytes, [0] AS days, [1] AS heartbeats, 2 AS settled) \
                   FROM usage_months FINAL WHERE month = '2026-08-01' AND device_id = 'scooter-01'");
+    database.ask("INSERT INTO registry_plans SELECT * REPLACE (100 AS price_per_mb, version + 1 AS version) FROM registry_plans FINAL");
     assert!(settled(Months::All).expect("whatever a device tells") > 0);
     assert_eq!(differing(&database), "");
+    let costs: f64 =
+        database.ask("SELECT sum(cost) FROM sim_months(month = '2026-08-01')").parse().expect("a sum");
+    let laid = asker.ask("usage", &[("month", "2026-08"), ("by", "network")]).sum("cost");
+    assert!(costs > 9e10 && (costs - laid).abs() < 0.01, "{costs} laid on networks as {laid}");
     // A month that cannot be worked out: a time zone that the server does not know.
     database.ask("INSERT INTO registry_customers (customer_id, name, billing_time_zone, billing_day, currency, version) VALUES ('lost', 'Lost', 'Nowhere/Land', 1, 'EUR', 1)");
     settled(Months::All).expect_err("no such zone");

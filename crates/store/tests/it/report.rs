@@ -18,7 +18,7 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    fn ask(&self, name: &str, with: &[(&str, &str)]) -> Rows {
+    pub(crate) fn ask(&self, name: &str, with: &[(&str, &str)]) -> Rows {
         let report = Report::named(name).expect("a report");
         if report.sql.contains("sim_months") {
             self.settle_costs();
@@ -35,7 +35,7 @@ impl Asker {
     }
 }
 
-struct Rows(Answer);
+pub(crate) struct Rows(Answer);
 
 impl Rows {
     fn len(&self) -> usize {
@@ -67,7 +67,7 @@ impl Rows {
         self.0.rows.iter().map(|row| text(&row[place])).collect()
     }
 
-    fn sum(&self, column: &str) -> f64 {
+    pub(crate) fn sum(&self, column: &str) -> f64 {
         self.all(column).iter().map(|value| value.parse::<f64>().expect("a number")).sum()
     }
 }

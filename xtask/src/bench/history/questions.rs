@@ -131,7 +131,8 @@ pub(super) fn ask(
     let run = database.value("SELECT toString(toUnixTimestamp64Milli(now64(3)))")?;
     eprintln!("==> costs");
     let began = Instant::now();
-    super::run_all(database, &COSTS.replace("{month}", &month).replace("{run}", &run))?;
+    let costs_run = database.value("SELECT toString(generateSnowflakeID())")?;
+    super::run_all(database, &COSTS.replace("{month}", &month).replace("{run}", &costs_run))?;
     println!("costs of a month worked out in {:.2} s", began.elapsed().as_secs_f64());
     let mut answers = Vec::new();
     print_head();
